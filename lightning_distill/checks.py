@@ -1,0 +1,150 @@
+"""What must hold before and during training, each as one function that raises a clear error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from lightning_distill.errors import ConfigError, NonFiniteError, TeacherError, nearest
+from lightning_distill.model import MultimodalModel
+from lightning_distill.structures import Batch
+from lightning_distill.teachers import Teacher
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+def terms_fit(losses: Mapping[str, nn.Module], weights: Mapping[str, float], teacher: Teacher | None) -> None:
+    """Terms need a teacher, weights need a term, and some weight must be above 0."""
+    if "task" in losses:
+        raise ConfigError(
+            where="DistillationModule.losses",
+            found="a term called 'task'",
+            expected="another name: 'task' is the task's own loss",
+            fix="rename the term, for example to 'kd'",
+        )
+    if losses and teacher is None:
+        raise ConfigError(
+            where="DistillationModule.losses",
+            found=f"distillation terms {list(losses)} and no teacher",
+            expected="a teacher",
+            fix="add `teacher`, or remove `losses` for plain supervised training",
+        )
+    names = ["task", *losses]
+    for name, weight in weights.items():
+        if name not in names:
+            raise ConfigError(
+                where="DistillationModule.weights",
+                found=f"a weight for {name!r}{nearest(name, names)}",
+                expected=f"weights for terms among {names}",
+                fix="name the weight as the term in `losses`",
+            )
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(
+                where=f"DistillationModule.weights[{name!r}]",
+                found=weight,
+                expected="a finite number of 0 or more",
+                fix="Hinton's alpha is {task: 1 - alpha, kd: alpha} with alpha between 0 and 1",
+            )
+    if all(weights.get(name, 1.0) == 0 for name in names):
+        raise ConfigError(
+            where="DistillationModule.weights",
+            found="every weight is 0",
+            expected="some term to train on",
+            fix="raise a weight",
+        )
+
+
+def classes_fit(student: MultimodalModel, teacher: Teacher | None, classes: Sequence[str] | None) -> None:
+    """Student, teacher and data must have the same classes in the same order; tells the student its names."""
+    if classes is not None:
+        if len(classes) != student.num_classes:
+            raise ConfigError(
+                where="MultimodalModel.num_classes",
+                found=student.num_classes,
+                expected=f"{len(classes)}, the number of classes in the data: {_some(classes)}",
+                fix=f"set the student's num_classes to {len(classes)}",
+            )
+        student.classes = tuple(classes)
+    if teacher is None:
+        return
+    if teacher.num_classes != student.num_classes:
+        raise TeacherError(
+            where="teacher and student",
+            found=f"a teacher with {teacher.num_classes} classes and a student with {student.num_classes}",
+            expected="the same classes",
+            fix="train the teacher on the student's classes, or set the student's num_classes to the teacher's",
+        )
+    if teacher.classes and student.classes and teacher.classes != student.classes:
+        pairs = zip(teacher.classes, student.classes, strict=True)
+        at, (theirs, ours) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        raise TeacherError(
+            where=f"teacher and student, class {at}",
+            found=f"the teacher calls it {theirs!r}, the data {ours!r}",
+            expected="the same classes in the same order",
+            fix="give the data source `classes` in the teacher's order: " + _some(teacher.classes),
+        )
+
+
+def _some(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+
+
+def nothing_shared(module: nn.Module, teacher: Teacher) -> None:
+    """No tensor of the teacher may be trained, saved or clipped with the student."""
+    theirs = {t.data_ptr() for t in teacher.tensors() if t.numel()}
+    ours = [*module.named_parameters(), *module.named_buffers()]
+    shared = [name for name, t in ours if t.numel() and t.data_ptr() in theirs]
+    if shared:
+        raise TeacherError(
+            where="teacher and student",
+            found=f"{len(shared)} shared tensors, such as {shared[0]!r}",
+            expected="two models with their own weights",
+            fix="give the teacher a copy: FrozenTeacher(copy.deepcopy(model))",
+        )
+
+
+def clip_rule_is_obeyed(trainer: Trainer) -> None:
+    """Refuse settings under which Lightning would ignore, double or mis-scale the clip rule."""
+    if trainer.gradient_clip_val:
+        raise ConfigError(
+            where="trainer.gradient_clip_val",
+            found=f"{trainer.gradient_clip_val} beside a clip rule",
+            expected="one of the two",
+            fix="remove trainer.gradient_clip_val, or the model's clip_rule",
+        )
+    if "deepspeed" in type(trainer.strategy).__name__.lower():
+        raise ConfigError(
+            where="model.clip_rule",
+            found="DeepSpeed, which ignores configure_gradient_clipping",
+            expected="a strategy that lets the module clip",
+            fix="use the strategy `fsdp` or `ddp`, or set gradient_clipping in DeepSpeed's own config",
+        )
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    fused = [o for o in trainer.optimizers if getattr(o, "_step_supports_amp_scaling", False)]
+    if scaler is not None and fused:
+        raise ConfigError(
+            where="model.optimizer",
+            found=f"fused {type(fused[0]).__name__} under precision 16-mixed: its gradients reach the clip"
+            " rule multiplied by the loss scale",
+            expected="unscaled gradients",
+            fix="set fused to false, or use precision bf16-mixed",
+        )
+
+
+def is_finite(loss: Tensor, terms: Mapping[str, Tensor], batch: Batch, trainer: Trainer) -> None:
+    """Stop on the step whose loss is NaN or infinite, before the update."""
+    if bool(loss.isfinite()):
+        return
+    culprits = {name: float(value) for name, value in terms.items() if not bool(value.isfinite())}
+    ids = batch["sample_id"].tolist()
+    raise NonFiniteError(
+        where=f"epoch {trainer.current_epoch}, step {trainer.global_step}",
+        found=f"loss {float(loss)} from terms {culprits or dict(terms)}; samples {ids[:8]}"
+        + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""),
+        expected="a finite loss; the weights are those of the step before",
+        fix="lower the learning rate, add a clip rule, or look at those samples",
+    )

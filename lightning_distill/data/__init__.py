@@ -1,0 +1,43 @@
+"""Data: sources, preprocessing per modality, DataModules per modality combination."""
+
+from lightning_distill.data.audio import AudioProcessor, read_audio
+from lightning_distill.data.base import MultimodalDataModule
+from lightning_distill.data.combinations import (
+    AudioDataModule,
+    ImageAudioDataModule,
+    ImageDataModule,
+    ImageTextAudioDataModule,
+    ImageTextDataModule,
+    TextAudioDataModule,
+    TextDataModule,
+)
+from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.image import ImageProcessor, read_image
+from lightning_distill.data.processor import Processor
+from lightning_distill.data.sampling import BatchKey, BatchSampler
+from lightning_distill.data.source import DataSource, SampleTable, Waveform
+from lightning_distill.data.text import ByteTextProcessor, TextProcessor
+
+__all__ = [
+    "AudioDataModule",
+    "AudioProcessor",
+    "BatchKey",
+    "BatchSampler",
+    "ByteTextProcessor",
+    "DataSource",
+    "ImageAudioDataModule",
+    "ImageDataModule",
+    "ImageProcessor",
+    "ImageTextAudioDataModule",
+    "ImageTextDataModule",
+    "MultimodalDataModule",
+    "MultimodalDataset",
+    "Processor",
+    "SampleTable",
+    "TextAudioDataModule",
+    "TextDataModule",
+    "TextProcessor",
+    "Waveform",
+    "read_audio",
+    "read_image",
+]

@@ -1,0 +1,101 @@
+"""Images: read, resize, collate, augment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_distill.data.processor import Processor
+from lightning_distill.errors import ConfigError, SampleError
+from lightning_distill.randomness import uniform
+from lightning_distill.structures import Inputs
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused before they are decoded: a few kilobytes can claim gigabytes."""
+
+
+def read_image(path: Path, where: str) -> NDArray[np.uint8]:
+    """Decode an image file with OpenCV.
+
+    JPEG, PNG, WebP and BMP; EXIF orientation applied; 16 bits scaled to 8; transparency dropped.
+
+    Args:
+        path: File.
+        where: Names file, row and field in errors.
+
+    Returns:
+        uint8 "height width 3", RGB.
+
+    Raises:
+        SampleError: If the file is missing, not such an image, damaged, or larger than `MAX_PIXELS`.
+    """
+    raise NotImplementedError  # being written
+
+
+class ImageProcessor(Processor):
+    """Resizes with OpenCV to a square, uint8 all the way: encoders normalise on the device.
+
+    Args:
+        size: Side of the square, pixels. Areas are averaged when shrinking, bilinear when growing.
+        channels: 1 (grey) or 3 (RGB).
+        max_shift: Augmentation: largest shift in each direction, as a share of the side.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+    """
+
+    def __init__(self, size: int = 224, channels: int = 3, max_shift: float = 0.0) -> None:
+        if size < 1 or channels not in (1, 3) or not 0 <= max_shift < 0.5:
+            raise ConfigError(
+                where="ImageProcessor",
+                found=f"size={size}, channels={channels}, max_shift={max_shift}",
+                expected="a positive size, 1 or 3 channels, a shift of 0 or more and below 0.5",
+                fix="for example size=224, channels=3, max_shift=0.1",
+            )
+        self.size, self.channels, self.max_shift = size, channels, max_shift
+
+    def prepare(self, raw: NDArray[np.uint8]) -> Tensor:
+        """Resize to uint8 "channels size size"."""
+        import cv2
+
+        if raw.ndim == 2:
+            raw = raw[:, :, None]
+        if raw.shape[2] != self.channels:
+            raw = _grey(raw) if self.channels == 1 else np.repeat(raw, 3, axis=2)
+        if raw.shape[:2] != (self.size, self.size):
+            shrink = raw.shape[0] >= self.size and raw.shape[1] >= self.size
+            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+            raw = cv2.resize(raw, (self.size, self.size), interpolation=how)
+            raw = raw.reshape(self.size, self.size, self.channels)
+        return torch.from_numpy(np.ascontiguousarray(raw.transpose(2, 0, 1)))
+
+    def blank(self) -> Tensor:
+        """A black image."""
+        return torch.zeros(self.channels, self.size, self.size, dtype=torch.uint8)
+
+    def collate(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Stack to uint8 "batch channels size size"."""
+        return torch.stack(list(prepared))
+
+    def augment(self, inputs: Inputs, seed: int, epoch: int, sample_id: NDArray[np.int64]) -> Inputs:
+        """Shift each image by up to `max_shift`, repeating its border."""
+        if not self.max_shift or not isinstance(inputs, Tensor):
+            return inputs
+        reach = round(self.max_shift * self.size)
+        draws = uniform(seed, epoch, sample_id, "image shift", 2)
+        shift = torch.from_numpy((draws * (2 * reach + 1)).astype(np.int64) - reach)
+        grid = (torch.arange(self.size)[None, None, :] + shift[:, :, None]).clamp_(0, self.size - 1)
+        batch = torch.arange(len(inputs))[:, None, None]
+        return inputs.permute(0, 2, 3, 1)[batch, grid[:, 0, :, None], grid[:, 1, None, :]].permute(0, 3, 1, 2)
+
+
+def _grey(raw: NDArray[np.uint8]) -> NDArray[Any]:
+    import cv2
+
+    return np.asarray(cv2.cvtColor(raw, cv2.COLOR_RGB2GRAY))[:, :, None]

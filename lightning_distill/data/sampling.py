@@ -1,0 +1,63 @@
+"""Which samples make which batch: a function of (seed, epoch), the same for any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from lightning_distill.randomness import generator
+
+
+class BatchKey(NamedTuple):
+    """One batch: the epoch it belongs to, and its positions in the data set."""
+
+    epoch: int
+    positions: NDArray[np.int64]
+
+
+class BatchSampler(Sampler[BatchKey]):
+    """Yields whole batches as keys, so that a data set can gather a batch at once.
+
+    Give it to a DataLoader as `sampler` with `batch_size=None`. Lightning tells the epoch. Every rank draws
+    the same order and takes its own part. While training, the last batches are dropped or shortened so that
+    all ranks do the same number of steps; otherwise every sample is in exactly one batch of one rank.
+
+    Args:
+        size: Samples in the data set.
+        batch_size: Samples a batch and rank.
+        seed: Of the order.
+        train: Shuffle, and keep the ranks even.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, train: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.seed, self.train = size, batch_size, seed, train
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def positions(self) -> NDArray[np.int64]:
+        """This rank's samples of this epoch, in order."""
+        order = np.arange(self.size)
+        if self.train:
+            order = generator(self.seed, "order", self.epoch).permutation(self.size)
+            order = order[: self.size - self.size % self.world_size]
+        return order[self.rank :: self.world_size]
+
+    def __len__(self) -> int:
+        return -(-len(self.positions()) // self.batch_size)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        positions = self.positions()
+        for start in range(0, len(positions), self.batch_size):
+            yield BatchKey(self.epoch, positions[start : start + self.batch_size])

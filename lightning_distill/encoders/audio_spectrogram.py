@@ -1,0 +1,40 @@
+"""A small convolutional audio encoder over log-mel spectrograms."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lightning_distill.encoders.base import Encoder
+
+
+class LogMelCNN(Encoder):
+    """Three 3x3 convolutions over time and frequency, averaged over time, then a linear layer.
+
+    Args:
+        mels: Mel bands of the input; at least 8.
+        width: Channels after the first convolution; doubled after the second.
+        embedding_dim: Width of the feature.
+    """
+
+    def __init__(self, mels: int = 40, width: int = 16, embedding_dim: int = 64) -> None:
+        super().__init__(embedding_dim)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.GroupNorm(4, 2 * width),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.GroupNorm(4, 2 * width),
+            nn.ReLU(),
+            nn.MaxPool2d((1, 2)),
+            nn.AdaptiveAvgPool2d((4, mels // 8)),
+            nn.Flatten(),
+            nn.Linear(2 * width * 4 * (mels // 8), embedding_dim),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Encode normalised log-mel spectrograms "batch frames mels"."""
+        return self.layers(inputs[:, None])

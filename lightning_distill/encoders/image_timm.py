@@ -1,0 +1,78 @@
+"""Any timm model as an image encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_distill.encoders.base import Encoder
+from lightning_distill.errors import ConfigError, nearest
+
+
+class TimmImageEncoder(Encoder):
+    """A timm backbone without its classifier; the feature is what timm pools.
+
+    Normalises with the mean and deviation the weights were trained with.
+
+    Args:
+        model_name: A timm model such as `resnet18`, or `hf-hub:owner/name`.
+        pretrained: Load weights: from `weights` where given, else from timm's hub.
+        weights: Local folder written by timm's `save_for_hf` (`config.json` beside `model.safetensors`).
+        channels: Of the image.
+
+    Raises:
+        ConfigError: If the model is unknown, or the weights cannot be found.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "resnet18",
+        pretrained: bool = False,
+        weights: Path | None = None,
+        channels: int = 3,
+    ) -> None:
+        import timm
+
+        if weights is not None and not Path(weights, "config.json").is_file():
+            raise ConfigError(
+                where="TimmImageEncoder.weights",
+                found=f"no config.json in {weights}",
+                expected="a folder with config.json and model.safetensors",
+                fix="write it with timm.models.save_for_hf(model, folder, safe_serialization=True)",
+            )
+        source = model_name if weights is None else f"local-dir:{weights}"
+        if weights is None and ":" not in model_name and not timm.is_model(model_name):
+            raise ConfigError(
+                where="TimmImageEncoder.model_name",
+                found=f"{model_name!r}{nearest(model_name, timm.list_models())}",
+                expected="a model that timm knows",
+                fix="list them with timm.list_models()",
+            )
+        try:
+            backbone = timm.create_model(
+                source, pretrained=pretrained or weights is not None, num_classes=0, in_chans=channels
+            )
+        except OSError as error:
+            raise ConfigError(
+                where="TimmImageEncoder",
+                found=f"weights of {model_name!r} cannot be loaded ({type(error).__name__}: {error})",
+                expected="a network to reach the hub, or weights on disk",
+                fix="point `weights` to a local folder, or set `pretrained: false`",
+            ) from error
+        super().__init__(backbone.num_features)
+        self.backbone = backbone
+        mean, std = backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"]
+        self.register_buffer("mean", self._per_channel(mean, channels), persistent=False)
+        self.register_buffer("std", self._per_channel(std, channels), persistent=False)
+
+    @staticmethod
+    def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
+        kept = values if len(values) == channels else (sum(values) / len(values),) * channels
+        return torch.tensor(kept).view(1, channels, 1, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Encode uint8 (or float 0..255) images "batch channels height width"."""
+        x = (inputs.to(self.mean.dtype) / 255.0 - self.mean) / self.std
+        return self.backbone(x)

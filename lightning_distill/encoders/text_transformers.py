@@ -1,0 +1,56 @@
+"""Any transformers text model as an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_distill.encoders.base import Encoder
+from lightning_distill.errors import ConfigError
+
+
+class TransformersTextEncoder(Encoder):
+    """A transformers encoder; the feature is the mean of the last hidden states over real tokens.
+
+    Weights are always safetensors, and code from a hub is never run.
+
+    Args:
+        model: Hub name such as `bert-base-uncased`, or a local folder.
+        pretrained: Load the weights; False reads only the configuration and starts from random ones.
+
+    Raises:
+        ConfigError: If the model cannot be found or loaded.
+
+    Source of the pooling: Reimers and Gurevych, Sentence-BERT (1908.10084), section 3.
+    """
+
+    def __init__(self, model: str = "bert-base-uncased", pretrained: bool = True) -> None:
+        import torch
+        import transformers
+
+        options: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32}
+        try:
+            if pretrained:
+                backbone = transformers.AutoModel.from_pretrained(model, use_safetensors=True, **options)
+            else:
+                config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
+                backbone = transformers.AutoModel.from_config(config, **options)
+        except (OSError, ValueError) as error:
+            kind = "folder" if Path(model).is_dir() else "name"
+            raise ConfigError(
+                where="TransformersTextEncoder.model",
+                found=f"{kind} {model!r}: {str(error).splitlines()[0]}",
+                expected="a folder with config.json and model.safetensors, or a hub name and a network",
+                fix="save one with model.save_pretrained(folder) and give that folder",
+            ) from error
+        super().__init__(backbone.config.hidden_size)
+        backbone.train()  # from_pretrained leaves eval mode behind, which would switch dropout off
+        self.backbone = backbone
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Encode `input_ids` and `attention_mask` (and `token_type_ids`), int64 "batch tokens"."""
+        hidden = self.backbone(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

@@ -1,0 +1,89 @@
+"""Errors that say where, what was found, what was expected and how to fix it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+def printable(text: object, limit: int = 300) -> str:
+    r"""Escape control characters, so that a file name can neither forge log lines nor colour a terminal.
+
+    >>> printable("a\nb")
+    'a\\nb'
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Name the closest of `words`, as the end of a sentence; empty when none is close.
+
+    >>> nearest("studnt", ["student", "teacher"])
+    "; did you mean 'student'?"
+    """
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class DistillError(Exception):
+    """Base of all errors this library raises for its user.
+
+    Args:
+        where: File, row and field, or config key, or module.
+        found: What was there.
+        expected: What should have been there.
+        fix: What to do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, *, where: object, found: object, expected: object, fix: object) -> None:
+        self.where, self.found = printable(where), printable(found, 1000)
+        self.expected, self.fix = printable(expected, 1000), printable(fix, 1000)
+        super().__init__(f"{self.where}: found {self.found}; expected {self.expected}. To fix: {self.fix}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Data loader workers rebuild exceptions from one string; keep type and fields instead.
+        return _rebuild, (type(self), self.where, self.found, self.expected, self.fix)
+
+
+def _rebuild(kind: type[DistillError], where: str, found: str, expected: str, fix: str) -> DistillError:
+    return kind(where=where, found=found, expected=expected, fix=fix)
+
+
+class ConfigError(DistillError):
+    """A setting is unknown, of the wrong type, out of range or contradicts another one."""
+
+    exit_code = 2
+
+
+class TeacherError(DistillError):
+    """Teacher and student do not fit each other."""
+
+    exit_code = 2
+
+
+class ManifestError(DistillError):
+    """The table that lists the samples is wrong."""
+
+    exit_code = 3
+
+
+class SampleError(DistillError):
+    """One sample cannot be read."""
+
+    exit_code = 3
+
+
+class CheckpointError(DistillError):
+    """A checkpoint or a saved student cannot be read, or does not fit."""
+
+    exit_code = 4
+
+
+class NonFiniteError(DistillError):
+    """A loss became NaN or infinite."""
+
+    exit_code = 5

@@ -1,0 +1,49 @@
+"""Fusion by self-attention over the modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lightning_distill.errors import ConfigError
+from lightning_distill.fusion.base import FusionHead
+
+
+class AttentionFusion(FusionHead):
+    """One token a modality, one layer of multi-head self-attention, mean over those present.
+
+    t_m = W_m x_m + e_m;  u = LayerNorm(t + MultiHeadAttention(t));  x = mean of u_m over present m.
+    Absent modalities are masked out of keys and mean.
+
+    Args:
+        feature_dims: modality -> width of its feature.
+        output_dim: Width of the tokens and of x.
+        num_heads: Attention heads; must divide `output_dim`.
+
+    Source: Vaswani et al., Attention Is All You Need (1706.03762), section 3.2; one token a modality
+    with a learned modality embedding e_m, as vision transformers embed positions.
+    """
+
+    def __init__(self, feature_dims: Mapping[str, int], output_dim: int = 128, num_heads: int = 4) -> None:
+        super().__init__(feature_dims, output_dim)
+        if num_heads < 1 or output_dim % num_heads:
+            raise ConfigError(
+                where="AttentionFusion.num_heads",
+                found=num_heads,
+                expected=f"a divisor of output_dim = {output_dim}",
+                fix="choose output_dim as a multiple of num_heads",
+            )
+        self.project = nn.ModuleDict({m: nn.Linear(dim, output_dim) for m, dim in feature_dims.items()})
+        self.modality_embedding = nn.Parameter(torch.randn(len(feature_dims), output_dim) * 0.02)
+        self.attention = nn.MultiheadAttention(output_dim, num_heads, batch_first=True)
+        self.norm = nn.LayerNorm(output_dim)
+
+    def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Attend and average: "batch output_dim"."""
+        tokens = torch.stack([self.project[m](features[m]) for m in self.modalities], dim=1)
+        tokens = tokens + self.modality_embedding
+        attended, _ = self.attention(tokens, tokens, tokens, key_padding_mask=~mask, need_weights=False)
+        weights = mask[:, :, None].to(tokens.dtype)
+        return (self.norm(tokens + attended) * weights).sum(dim=1) / weights.sum(dim=1)

@@ -1,0 +1,101 @@
+"""The model both teacher and student are: encoders, fusion, feature clip, task head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lightning_distill.encoders import Encoder
+from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.feature_clipping import FeatureClip
+from lightning_distill.fusion import ConcatFusion, FusionHead
+from lightning_distill.structures import Batch, Inputs, ModelOutput
+
+
+class MultimodalModel(nn.Module):
+    """y = g(clip(fuse(f1(image), f2(text), f3(audio)))), for any set of modalities.
+
+    It reads from a batch only the modalities it has an encoder for, so a student with fewer modalities
+    than its teacher reads the same batch.
+
+    Args:
+        encoders: modality -> encoder f_m.
+        num_classes: Logits to return.
+        fusion: Makes the fusion head from {modality: width}.
+        feature_clip: Bound on the fused feature; None leaves it free.
+
+    Raises:
+        ConfigError: If there is no encoder, or fewer than two classes.
+
+    >>> from lightning_distill.encoders import ImageCNN, LogMelCNN
+    >>> model = MultimodalModel({"image": ImageCNN(), "audio": LogMelCNN()}, num_classes=10)
+    >>> model.modalities
+    ('image', 'audio')
+    """
+
+    def __init__(
+        self,
+        encoders: dict[str, Encoder],
+        num_classes: int,
+        fusion: Callable[[dict[str, int]], FusionHead] = ConcatFusion,
+        feature_clip: FeatureClip | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ConfigError(
+                where="MultimodalModel.num_classes", found=num_classes, expected="2 or more", fix="count them"
+            )
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion({m: encoder.embedding_dim for m, encoder in encoders.items()})
+        self.feature_clip = feature_clip
+        self.head = nn.Linear(self.fusion.output_dim, num_classes)
+        self.num_classes = num_classes
+        self.classes: tuple[str, ...] | None = None
+        """Names of the classes in the order of the logits, once a DataModule has told them."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities it reads."""
+        return tuple(self.encoders)
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """Run the batch's modalities through encoders, fusion, clip and head.
+
+        Raises:
+            ConfigError: If the batch lacks a modality the model has an encoder for.
+        """
+        self._check_inputs(batch["inputs"])
+        present = {m: batch["present"][m] for m in self.encoders}
+        features = {
+            m: encoder(_blank(batch["inputs"][m], present[m])).masked_fill(~present[m][:, None], 0.0)
+            for m, encoder in self.encoders.items()
+        }
+        fused = self.fusion(features, present)
+        extras: dict[str, Tensor] = {}
+        embedding = fused
+        if self.feature_clip is not None:
+            embedding = self.feature_clip(fused)
+            with torch.no_grad():
+                extras["saturated_share"] = self.feature_clip.saturated_share(fused)
+        return ModelOutput(self.head(embedding), embedding, features, extras)
+
+    def _check_inputs(self, inputs: Mapping[str, Inputs]) -> None:
+        for modality in self.encoders:
+            if modality not in inputs:
+                raise ConfigError(
+                    where=f"MultimodalModel, encoder {modality!r}",
+                    found=f"a batch with {sorted(inputs)}",
+                    expected=f"an input for each of {list(self.encoders)}",
+                    fix="add the modality to the DataModule's inputs, or drop its encoder"
+                    + nearest(modality, inputs),
+                )
+
+
+def _blank(inputs: Inputs, present: Tensor) -> Inputs:
+    """Zero what absent samples hold, so that neither NaN nor batch statistics can come from it."""
+    if isinstance(inputs, dict):
+        # The mask stays: attention over an empty sequence is not defined.
+        return {k: v if k == "attention_mask" else _blank(v, present) for k, v in inputs.items()}
+    return inputs.masked_fill(~present.view(-1, *[1] * (inputs.ndim - 1)), 0)

@@ -1,0 +1,227 @@
+"""Training a student: steps, weighted terms, the clip rule, metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_distill import checks
+from lightning_distill.clipping import ClipRule
+from lightning_distill.losses import DistillationLoss
+from lightning_distill.model import MultimodalModel
+from lightning_distill.randomness import default_seed, seed_step
+from lightning_distill.structures import UNLABELLED, Batch, ModelOutput, select_labelled
+from lightning_distill.tasks import Classification, Task
+from lightning_distill.teachers import Teacher
+
+TASK = "task"
+"""Name of the task's own loss among the weighted terms."""
+
+
+class DistillationModule(LightningModule):
+    """Trains a student on labels, on a teacher's outputs, or on both.
+
+    loss = w_task * task(student, labels) + sum_k w_k * term_k(student, teacher)
+
+    Without a teacher it is plain supervised training, which is how teachers are made. Gradients are
+    clipped by `clip_rule` in `configure_gradient_clipping`. Dropout in step t is a function of
+    (seed, t, rank); the seed is the one given to `seed_everything`.
+
+    Logs every `log_every_n_steps`: `train/loss`, each term raw (`train/<term>`) and weighted
+    (`train/<term>_weighted`), averaged since the last time, and what the clip rule measured
+    (`clip/<name>`); in evaluation the raw terms and the task's metrics under `val/` or `test/`, with the
+    agreement of student and teacher (share of samples with the same most likely class).
+
+    Args:
+        student: The model to train.
+        teacher: Where the distillation terms' targets come from.
+        losses: Name -> distillation term; the name is free, but for "task".
+        weights: Name -> weight; "task" is the task loss. 1 where not given. Hinton's alpha is
+            {"task": 1 - alpha, "kd": alpha}.
+        task: Task loss and metrics.
+        clip_rule: What happens to gradients before each optimizer step.
+        optimizer: Makes the optimizer from the parameters.
+        lr_scheduler: Makes the scheduler from the optimizer; it steps once an epoch.
+
+    Raises:
+        ConfigError: If terms, weights and teacher contradict each other.
+        TeacherError: At setup, if teacher and student differ in their classes or share a tensor.
+        NonFiniteError: On the step whose loss is NaN or infinite, before the update.
+    """
+
+    def __init__(
+        self,
+        student: MultimodalModel,
+        teacher: Teacher | None = None,
+        losses: dict[str, DistillationLoss] | None = None,
+        weights: dict[str, float] | None = None,
+        task: Task | None = None,
+        clip_rule: ClipRule | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        checks.terms_fit(losses or {}, weights or {}, teacher)
+        self.student = student
+        self.teacher = teacher
+        self.losses = nn.ModuleDict(losses or {})
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in (TASK, *self.losses)}
+        self.task = task or Classification()
+        self.clip_rule = clip_rule
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = lr_scheduler
+        self.seed = default_seed()
+        metrics = self.task.metrics(student.num_classes)
+        if teacher is not None:
+            metrics["agreement"] = MulticlassAccuracy(student.num_classes, average="micro")
+        self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
+        self._pending: list[Tensor] = []
+
+    # -- set-up ---------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check that data, student and teacher agree on the classes."""
+        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
+        checks.classes_fit(self.student, self.teacher, classes)
+        if self.teacher is not None:
+            checks.nothing_shared(self, self.teacher)
+
+    def on_fit_start(self) -> None:
+        """Check that the clip rule will be obeyed, put student in train mode, move the teacher."""
+        if self.clip_rule is not None:
+            checks.clip_rule_is_obeyed(self.trainer)
+        self.student.train()
+        self._move_teacher()
+
+    def on_validation_start(self) -> None:
+        """Move the teacher to the student's device."""
+        self._move_teacher()
+
+    on_test_start = on_validation_start
+
+    def _move_teacher(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer over the student and the terms' adaptors; the teacher is not among them."""
+        optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        if self.scheduler_factory is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler_factory(optimizer)}
+
+    # -- one step -------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """The student's answer."""
+        return self.student(batch)
+
+    def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
+        """Each term's unweighted value, "task" first."""
+        terms = {TASK: self.task.loss(student.logits, batch["target"])}
+        if teacher is not None:
+            terms |= {name: loss(student, teacher, batch) for name, loss in self.losses.items()}
+        return terms
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum; a term of weight 0 is left out, so that it cannot add a NaN."""
+        return torch.stack([self.weights[n] * value for n, value in terms.items() if self.weights[n]]).sum()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss, or stop on one that is not finite."""
+        seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        student = self.student(batch)
+        terms = self.raw_terms(student, None if self.teacher is None else self.teacher(batch), batch)
+        loss = self.total(terms)
+        checks.is_finite(loss, terms, batch, self.trainer)
+        self._record(loss, terms, student)
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Apply the clip rule, g = clip(g, -eps, eps); without one, do what the Trainer was told."""
+        if self.clip_rule is None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        report = self.clip_rule.clip(parameters, measure=self._logs_this_step())
+        if report:
+            self.log_dict({f"clip/{name}": value for name, value in report.items()})
+
+    # -- logging --------------------------------------------------------------------------------------
+
+    def _logs_this_step(self) -> bool:
+        return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def _record(self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput) -> None:
+        """Add up the terms as one tensor; `self.log` costs more than a small model's step."""
+        if not self.trainer.loggers and not self.trainer.progress_bar_callback:
+            return
+        self._pending.append(torch.stack([loss, *terms.values()]).detach())
+        if not self._logs_this_step():
+            return
+        means = torch.stack(self._pending).mean(dim=0).unbind()
+        self._pending.clear()
+        self.log("train/loss", means[0], prog_bar=True)
+        for name, value in zip(terms, means[1:], strict=True):
+            self.log(f"train/{name}", value)
+            self.log(f"train/{name}_weighted", self.weights[name] * value)
+        for name, value in student.extras.items():
+            self.log(f"student/{name}", value)
+
+    # -- evaluation -----------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update metrics under `val/`."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update metrics under `test/`."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        student = self.student(batch)
+        teacher = None if self.teacher is None else self.teacher(batch)
+        terms = self.raw_terms(student, teacher, batch)
+        size = batch["target"].shape[0]
+        labelled = int((batch["target"] != UNLABELLED).sum())
+        metrics: MetricCollection = self.metrics[stage]
+        for name, value in terms.items():
+            if name != TASK or labelled:
+                self.log(f"{stage}/{name}", value, on_epoch=True, batch_size=labelled if name == TASK else size)
+        self.log(f"{stage}/loss", self.total(terms), on_epoch=True, batch_size=size)
+        if teacher is not None:
+            metrics["agreement"].update(student.logits, teacher.logits.argmax(dim=1))
+        if labelled:
+            logits, target = select_labelled(student.logits, batch["target"])
+            for name, metric in metrics.items(keep_base=True):
+                if name != "agreement":
+                    metric.update(logits, target)
+        self.log_dict({f"{stage}/{n}": m for n, m in metrics.items(keep_base=True)}, on_epoch=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Sample ids, probabilities "batch classes" and embeddings "batch dim"."""
+        output = self.student(batch)
+        return {
+            "sample_id": batch["sample_id"],
+            "probabilities": output.logits.softmax(dim=1),
+            "embedding": output.embedding,
+        }
+
+    def extra_repr(self) -> str:
+        """Show the weights."""
+        return f"weights={self.weights}" if not math.isnan(sum(self.weights.values())) else ""

@@ -45,7 +45,7 @@ class DistillError(Exception):
         super().__init__(f"{self.where}: found {self.found}; expected {self.expected}. To fix: {self.fix}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Data loader workers rebuild exceptions from one string; keep type and fields instead.
+        # The default passes `args`, one string, to a constructor that wants four fields.
         return _rebuild, (type(self), self.where, self.found, self.expected, self.fix)
 
 

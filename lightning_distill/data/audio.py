@@ -4,32 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from io import BytesIO
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_distill.data.audio_headers import check_whole
+from lightning_distill.data.files import read_bytes
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.source import Waveform
-from lightning_distill.errors import ConfigError
+from lightning_distill.errors import ConfigError, SampleError
 from lightning_distill.randomness import uniform
 from lightning_distill.structures import Inputs
+
+MAX_FRAMES = 3600 * 48_000
+"""An hour at 48 kHz; longer sounds are refused before they are decoded."""
+MAX_RATE = 768_000
+"""Hz; the resampling filter grows with the rate."""
+_BLOCK = 1 << 20
 
 
 def read_audio(path: Path, where: str) -> Waveform:
     """Decode a sound file (wav, flac, ogg, mp3) with soundfile and mix its channels down.
+
+    Floating-point and compressed files may overshoot [-1, 1]; that is kept.
 
     Args:
         path: File.
         where: Names file, row and field in errors.
 
     Raises:
-        SampleError: If the file is missing, not a sound, empty, damaged, or longer than its size allows.
+        SampleError: If the file is missing, not a sound, empty, cut, longer than `MAX_FRAMES`, or has samples
+            that are not finite.
     """
-    raise NotImplementedError  # being written
+    import soundfile
+
+    data = read_bytes(path, where)
+    try:
+        check_whole(data)
+        with soundfile.SoundFile(BytesIO(data)) as file:
+            return Waveform(_decode(file), file.samplerate)
+    except (ValueError, soundfile.SoundFileError) as error:
+        raise SampleError(
+            where=where,
+            found=f"{path}: {error}",
+            expected=f"a whole WAV, FLAC, Ogg or MP3 sound of at most {MAX_FRAMES} frames",
+            fix="restore or convert the file, or leave its cell empty to mark it absent",
+        ) from error
+
+
+def _decode(file: Any) -> NDArray[np.float32]:
+    """Read in blocks, so that memory follows what is there and not what the header claims."""
+    if file.frames > MAX_FRAMES:
+        raise ValueError(f"a header that claims {file.frames} frames")
+    if not 1 <= file.samplerate <= MAX_RATE:
+        raise ValueError(f"a header that claims {file.samplerate} Hz (at most {MAX_RATE} are read)")
+    blocks = []
+    while len(block := file.read(max(1, _BLOCK // file.channels), dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1) if file.channels > 1 else block[:, 0])
+    samples = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    if len(samples) != file.frames or not len(samples):
+        raise ValueError(f"{len(samples)} frames where the header claims {file.frames}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(samples))} samples that are NaN or infinite")
+    return samples
 
 
 class AudioProcessor(Processor):
@@ -60,9 +103,9 @@ class AudioProcessor(Processor):
         if min(positive) <= 0 or not 0 <= max_shift < 0.5 or window > seconds:
             raise ConfigError(
                 where="AudioProcessor",
-                found=f"sample_rate={sample_rate}, seconds={seconds}, mels={mels}, window={window}, hop={hop}, "
-                f"max_shift={max_shift}",
-                expected="positive numbers, a window no longer than the clip, a shift of 0 or more and below 0.5",
+                found=f"sample_rate={sample_rate}, seconds={seconds}, mels={mels}, window={window}, "
+                f"hop={hop}, max_shift={max_shift}",
+                expected="positive numbers, a window no longer than the clip, 0 <= max_shift < 0.5",
                 fix="for example sample_rate=16000, seconds=1.0, mels=40, window=0.032, hop=0.016",
             )
         self.sample_rate, self.mels, self.max_shift = sample_rate, mels, max_shift

@@ -7,15 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.loader import BatchLoader
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchSampler
 from lightning_distill.data.source import DataSource
 from lightning_distill.errors import ConfigError, ManifestError, nearest
 from lightning_distill.randomness import default_seed
-from lightning_distill.structures import Batch
 
 
 class MultimodalDataModule(LightningDataModule):
@@ -115,7 +114,7 @@ class MultimodalDataModule(LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             self.dataset(split)
 
-    def _loader(self, split: str) -> DataLoader[Batch]:
+    def _loader(self, split: str) -> BatchLoader:
         trainer: Any = self.trainer
         sampler = BatchSampler(
             len(self.dataset(split)),
@@ -124,8 +123,9 @@ class MultimodalDataModule(LightningDataModule):
             train=split == "train",
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            first=_resume_point(trainer) if trainer and split == "train" else (0, 0),
         )
-        return DataLoader(
+        return BatchLoader(
             self.dataset(split),
             batch_size=None,
             sampler=sampler,
@@ -134,21 +134,29 @@ class MultimodalDataModule(LightningDataModule):
             worker_init_fn=_one_thread,
         )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> BatchLoader:
         """Batches to train on."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> BatchLoader:
         """Batches to choose a model on."""
         return self._loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> BatchLoader:
         """Batches to report on."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> BatchLoader:
         """The test split."""
         return self._loader("test")
+
+
+def _resume_point(trainer: Any) -> tuple[int, int]:
+    """Epoch and batch to go on with: Lightning counts the batches of a checkpoint, but does not skip them."""
+    loop = trainer.fit_loop
+    epoch = loop.epoch_progress.current
+    batches = loop.epoch_loop.batch_progress.current.processed if epoch.started > epoch.processed else 0
+    return epoch.processed, batches
 
 
 def _one_thread(worker: int) -> None:

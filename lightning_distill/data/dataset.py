@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey
 from lightning_distill.data.source import DataSource
-from lightning_distill.errors import SampleError
+from lightning_distill.errors import DistillError, SampleError
 from lightning_distill.structures import Batch, Inputs
 
 
-class MultimodalDataset(Dataset[Batch]):
+class MultimodalDataset(Dataset[Batch | DistillError]):
     """Batches of some rows of a source.
 
     Args:
@@ -53,7 +53,15 @@ class MultimodalDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: BatchKey) -> Batch:
+    def __getitem__(self, key: BatchKey) -> Batch | DistillError:
+        try:
+            return self._batch(key)
+        except DistillError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # raised by `BatchLoader` in the main process
+
+    def _batch(self, key: BatchKey) -> Batch:
         at = torch.from_numpy(key.positions)
         inputs: dict[str, Inputs] = {}
         for modality, processor in self.processors.items():

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_distill.data.files import looks_like, read_bytes
+from lightning_distill.data.image_headers import image_size
 from lightning_distill.data.processor import Processor
 from lightning_distill.errors import ConfigError, SampleError
 from lightning_distill.randomness import uniform
@@ -35,7 +37,24 @@ def read_image(path: Path, where: str) -> NDArray[np.uint8]:
     Raises:
         SampleError: If the file is missing, not such an image, damaged, or larger than `MAX_PIXELS`.
     """
-    raise NotImplementedError  # being written
+    import cv2
+
+    data = read_bytes(path, where)
+    try:
+        width, height = image_size(data)
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"an image of {width} x {height} pixels")
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if decoded is None:
+            raise ValueError(f"{looks_like(data[:200])} that OpenCV cannot decode")
+    except (ValueError, cv2.error) as error:
+        raise SampleError(
+            where=where,
+            found=f"{path}: {error}",
+            expected=f"a whole JPEG, PNG, WebP or BMP image of at most {MAX_PIXELS} pixels",
+            fix="restore or convert the file, or leave its cell empty to mark it absent",
+        ) from error
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
 
 
 class ImageProcessor(Processor):
@@ -66,13 +85,15 @@ class ImageProcessor(Processor):
 
         if raw.ndim == 2:
             raw = raw[:, :, None]
+        if raw.dtype != np.uint8 or raw.ndim != 3 or raw.shape[2] not in (1, 3) or not raw.size:
+            raise ValueError(f"an array of {raw.dtype} with the shape {raw.shape}, no uint8 grey or RGB")
         if raw.shape[2] != self.channels:
             raw = _grey(raw) if self.channels == 1 else np.repeat(raw, 3, axis=2)
-        if raw.shape[:2] != (self.size, self.size):
-            shrink = raw.shape[0] >= self.size and raw.shape[1] >= self.size
-            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-            raw = cv2.resize(raw, (self.size, self.size), interpolation=how)
-            raw = raw.reshape(self.size, self.size, self.channels)
+        # Each side on its own: OpenCV averages areas only where both shrink.
+        inner = min(raw.shape[1], self.size), min(raw.shape[0], self.size)
+        for size, how in ((inner, cv2.INTER_AREA), ((self.size, self.size), cv2.INTER_LINEAR)):
+            if raw.shape[1::-1] != size:
+                raw = cv2.resize(raw, size, interpolation=how).reshape(*size[::-1], self.channels)
         return torch.from_numpy(np.ascontiguousarray(raw.transpose(2, 0, 1)))
 
     def blank(self) -> Tensor:

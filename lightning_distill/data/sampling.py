@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from lightning_distill.randomness import generator
 
@@ -19,12 +19,13 @@ class BatchKey(NamedTuple):
     positions: NDArray[np.int64]
 
 
-class BatchSampler(Sampler[BatchKey]):
+class BatchSampler(DistributedSampler[BatchKey]):
     """Yields whole batches as keys, so that a data set can gather a batch at once.
 
     Give it to a DataLoader as `sampler` with `batch_size=None`. Lightning tells the epoch. Every rank draws
     the same order and takes its own part. While training, the last batches are dropped or shortened so that
-    all ranks do the same number of steps; otherwise every sample is in exactly one batch of one rank.
+    all ranks do the same number of steps; otherwise every sample is in exactly one batch of one rank. It is a
+    DistributedSampler because Lightning would divide what any other sampler yields among the ranks once more.
 
     Args:
         size: Samples in the data set.
@@ -33,18 +34,23 @@ class BatchSampler(Sampler[BatchKey]):
         train: Shuffle, and keep the ranks even.
         rank: Of this process.
         world_size: Number of processes.
+        first: Epoch and batch to start with; later epochs start with their first batch.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, train: bool, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        train: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        first: tuple[int, int] = (0, 0),
     ) -> None:
-        self.size, self.batch_size, self.seed, self.train = size, batch_size, seed, train
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
+        super().__init__(range(size), world_size, rank, shuffle=train, seed=seed)  # type: ignore[arg-type]
+        self.size, self.batch_size, self.train, self.world_size = size, batch_size, train, world_size
+        self.first = first
+        self.set_epoch(first[0])
 
     def positions(self) -> NDArray[np.int64]:
         """This rank's samples of this epoch, in order."""
@@ -59,5 +65,6 @@ class BatchSampler(Sampler[BatchKey]):
 
     def __iter__(self) -> Iterator[BatchKey]:
         positions = self.positions()
-        for start in range(0, len(positions), self.batch_size):
+        skipped = self.first[1] * self.batch_size if self.epoch == self.first[0] else 0
+        for start in range(skipped, len(positions), self.batch_size):
             yield BatchKey(self.epoch, positions[start : start + self.batch_size])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_distill.data.processor import Processor
@@ -27,7 +26,10 @@ class TextProcessor(Processor):
     def __init__(self, tokenizer: str, max_length: int = 128) -> None:
         if max_length < 1:
             raise ConfigError(
-                where=f"{type(self).__name__}.max_length", found=max_length, expected="1 or more", fix="try 128"
+                where=f"{type(self).__name__}.max_length",
+                found=max_length,
+                expected="1 or more",
+                fix="try 128",
             )
         self.name, self.max_length = tokenizer, max_length
 
@@ -86,7 +88,7 @@ class ByteTextProcessor(TextProcessor):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """transformers' ByT5 tokenizer."""
+        """The ByT5 tokenizer of transformers."""
         from transformers import ByT5Tokenizer
 
         return ByT5Tokenizer(extra_ids=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,3 +26,17 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Any) -> Tensor:
         """Encode a batch to "batch embedding_dim"."""
+
+    def portable_init_args(self, folder: Path) -> dict[str, Any]:
+        """What to change in the init args so that the architecture can be rebuilt without pretrained files.
+
+        Called when the model is saved. An encoder that reads its architecture from somewhere else writes
+        that (not the weights) into `folder`, which need not exist yet, and points there.
+
+        Args:
+            folder: Belongs to this encoder; paths below it may be returned as plain strings.
+
+        Returns:
+            Init args to replace; none by default.
+        """
+        return {}

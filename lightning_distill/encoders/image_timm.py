@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,3 +77,11 @@ class TimmImageEncoder(Encoder):
         """Encode uint8 (or float 0..255) images "batch channels height width"."""
         x = (inputs.to(self.mean.dtype) / 255.0 - self.mean) / self.std
         return self.backbone(x)
+
+    def portable_init_args(self, folder: Path) -> dict[str, Any]:
+        """Keep timm's own config.json, which also holds mean and deviation."""
+        import timm
+
+        timm.models.save_for_hf(self.backbone, str(folder), safe_serialization=True)
+        (folder / "model.safetensors").unlink()
+        return {"model_name": f"local-dir:{folder}", "pretrained": False, "weights": None}

@@ -46,6 +46,8 @@ class TransformersTextEncoder(Encoder):
                 fix="save one with model.save_pretrained(folder) and give that folder",
             ) from error
         super().__init__(backbone.config.hidden_size)
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None  # not used: its weights would get no gradient, which DDP refuses
         backbone.train()  # from_pretrained leaves eval mode behind, which would switch dropout off
         self.backbone = backbone
 
@@ -54,3 +56,8 @@ class TransformersTextEncoder(Encoder):
         hidden = self.backbone(**inputs).last_hidden_state
         mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+    def portable_init_args(self, folder: Path) -> dict[str, Any]:
+        """Keep the model's config.json."""
+        self.backbone.config.save_pretrained(folder)
+        return {"model": str(folder), "pretrained": False}

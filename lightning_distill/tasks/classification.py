@@ -26,6 +26,13 @@ def labelled_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return total / (target != UNLABELLED).sum().clamp(min=1)
 
 
+class _CalibrationError(MulticlassCalibrationError):
+    """Reads logits. Its parent takes logits that all lie in [0, 1] for probabilities."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.softmax(dim=1), target)
+
+
 class Classification(Task):
     """Cross-entropy; accuracy, macro F1 and expected calibration error (15 bins, L1)."""
 
@@ -39,6 +46,6 @@ class Classification(Task):
             {
                 "accuracy": MulticlassAccuracy(num_outputs, average="micro"),
                 "macro_f1": MulticlassF1Score(num_outputs, average="macro"),
-                "calibration_error": MulticlassCalibrationError(num_outputs, n_bins=15, norm="l1"),
+                "calibration_error": _CalibrationError(num_outputs, n_bins=15, norm="l1"),
             }
         )

@@ -10,8 +10,8 @@ from scipy.signal import resample_poly
 from digits_pack.espeak import RATE, Espeak
 
 SAMPLE_RATE = 8000
-PEAK = 16384
-"""Largest sample of every clip: half of full scale."""
+PEAK = 8192
+"""Largest sample of every clip: a quarter of full scale, as each halving saves a bit a sample."""
 
 FRAME = RATE // 200
 SILENCE = 0.01
@@ -24,18 +24,18 @@ COLUMNS = ("start", "length", "digit", "language", "voice", "speed", "pitch")
 
 ENGLISH_PROSODIES: tuple[Prosody, ...] = ((130, 42), (160, 50), (190, 60))
 ENGLISH_VOICES = {
+    "en": ("m2", "f2", "Andy"),
     "en-029": ("m1", "f1", "Alicia"),
-    "en-gb": ("m2", "f2", "Andy"),
     "en-gb-scotland": ("m3", "f3", "gustave"),
-    "en-gb-x-gbclan": ("m4", "f4", "Marco"),
+    "en-gb-x-gbclan": ("m4", "f4", "pablo"),
     "en-gb-x-gbcwmd": ("m5", "f5", "victor"),
     "en-gb-x-rp": ("m6", "linda", "Lee"),
     "en-us": ("m7", "Annie", "david"),
     "en-us-nyc": ("m8", "belinda", "steph"),
 }
-"""Accent to voice variants; no variant twice, so that no two English voices share a speaker."""
+"""Accent (``en`` is Great Britain) to variants; none twice, so that no two English voices share a speaker."""
 
-OTHER_PROSODIES: tuple[Prosody, ...] = ((140, 44), (175, 58))
+OTHER_PROSODIES: tuple[Prosody, ...] = ((130, 44), (165, 58))
 OTHER_LANGUAGES = ("de", "es", "fr", "it", "nl", "pl", "pt", "sv")
 OTHER_VARIANTS = ("Michael", "grandma", "travis")
 """Variants that speak every other language; none of them speaks English."""
@@ -73,11 +73,14 @@ def voices() -> list[Voice]:
 
 def cut(sound: NDArray[np.int16]) -> NDArray[np.int16]:
     """Turn raw synthesiser output into a clip: trim silence, resample, set the peak."""
-    levels = np.sqrt(np.mean(sound[: sound.size // FRAME * FRAME].astype(np.float64).reshape(-1, FRAME) ** 2, 1))
+    wave = sound.astype(np.float64)
+    frames = wave[: wave.size // FRAME * FRAME].reshape(-1, FRAME)
+    levels = np.sqrt(np.mean(frames**2, axis=1))
     loud = np.flatnonzero(levels > SILENCE * levels.max())
-    spoken = sound[max(loud[0] - 1, 0) * FRAME : (loud[-1] + 2) * FRAME].astype(np.float64)
+    spoken = wave[max(loud[0] - 1, 0) * FRAME : (loud[-1] + 2) * FRAME]
     resampled = resample_poly(spoken, SAMPLE_RATE, RATE)
-    return np.round(resampled * (PEAK / np.abs(resampled).max())).astype(np.int16)
+    clip: NDArray[np.int16] = np.round(resampled * (PEAK / np.abs(resampled).max())).astype(np.int16)
+    return clip
 
 
 def speak(voice: Voice) -> list[NDArray[np.int16]]:

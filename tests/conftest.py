@@ -1,0 +1,27 @@
+"""Settings of all tests: one thread, no network, no leftovers of another test's seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("tests", max_examples=20, deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_seed() -> Iterator[None]:
+    """Every test draws the same numbers whatever ran before, and `seed_everything` ends with its test."""
+    torch.manual_seed(0)
+    yield
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)

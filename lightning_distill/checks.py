@@ -76,7 +76,7 @@ def classes_fit(student: MultimodalModel, teacher: Teacher | None, classes: Sequ
             where="teacher and student",
             found=f"a teacher with {teacher.num_classes} classes and a student with {student.num_classes}",
             expected="the same classes",
-            fix="train the teacher on the student's classes, or set the student's num_classes to the teacher's",
+            fix="train the teacher on the student's classes, or give the student as many as the teacher has",
         )
     if teacher.classes and student.classes and teacher.classes != student.classes:
         pairs = zip(teacher.classes, student.classes, strict=True)
@@ -139,11 +139,12 @@ def is_finite(loss: Tensor, terms: Mapping[str, Tensor], batch: Batch, trainer: 
     """Stop on the step whose loss is NaN or infinite, before the update."""
     if bool(loss.isfinite()):
         return
-    culprits = {name: float(value) for name, value in terms.items() if not bool(value.isfinite())}
+    values = {name: value.item() for name, value in terms.items()}
+    culprits = {name: value for name, value in values.items() if not math.isfinite(value)}
     ids = batch["sample_id"].tolist()
     raise NonFiniteError(
         where=f"epoch {trainer.current_epoch}, step {trainer.global_step}",
-        found=f"loss {float(loss)} from terms {culprits or dict(terms)}; samples {ids[:8]}"
+        found=f"loss {loss.item()} from terms {culprits or values}; samples {ids[:8]}"
         + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""),
         expected="a finite loss; the weights are those of the step before",
         fix="lower the learning rate, add a clip rule, or look at those samples",

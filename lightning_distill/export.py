@@ -153,8 +153,9 @@ def load_student(folder: Path, packages: Sequence[str] = ()) -> MultimodalModel:
         raise _unreadable(folder / WEIGHTS, f"weights that do not fit ({error})") from error
     if missing or unexpected:
         raise _unreadable(
-            folder / WEIGHTS, f"{len(missing)} missing weights {sorted(missing)[:3]}, "
-            f"{len(unexpected)} unknown ones {sorted(unexpected)[:3]}"
+            folder / WEIGHTS,
+            f"{len(missing)} missing weights {sorted(missing)[:3]}, "
+            f"{len(unexpected)} unknown ones {sorted(unexpected)[:3]}",
         )
     model.classes = None if content["classes"] is None else tuple(content["classes"])
     return model.eval()

@@ -25,9 +25,11 @@ class MultimodalModel(nn.Module):
         num_classes: Logits to return.
         fusion: Makes the fusion head from {modality: width}.
         feature_clip: Bound on the fused feature; None leaves it free.
+        modality_dropout: Probability with which each modality of each training sample is treated as absent;
+            at least one that is there stays. It makes every encoder learn on its own.
 
     Raises:
-        ConfigError: If there is no encoder, or fewer than two classes.
+        ConfigError: If there is no encoder, fewer than two classes, or a probability outside [0, 1).
 
     >>> from lightning_distill.encoders import ImageCNN, LogMelCNN
     >>> model = MultimodalModel({"image": ImageCNN(), "audio": LogMelCNN()}, num_classes=10)
@@ -41,17 +43,26 @@ class MultimodalModel(nn.Module):
         num_classes: int,
         fusion: Callable[[dict[str, int]], FusionHead] = ConcatFusion,
         feature_clip: FeatureClip | None = None,
+        modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if num_classes < 2:
             raise ConfigError(
                 where="MultimodalModel.num_classes", found=num_classes, expected="2 or more", fix="count them"
             )
+        if not 0 <= modality_dropout < 1:
+            raise ConfigError(
+                where="MultimodalModel.modality_dropout",
+                found=modality_dropout,
+                expected="a probability of 0 or more and below 1",
+                fix="try 0.3",
+            )
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion({m: encoder.embedding_dim for m, encoder in encoders.items()})
         self.feature_clip = feature_clip
         self.head = nn.Linear(self.fusion.output_dim, num_classes)
         self.num_classes = num_classes
+        self.modality_dropout = modality_dropout
         self.classes: tuple[str, ...] | None = None
         """Names of the classes in the order of the logits, once a DataModule has told them."""
 
@@ -68,6 +79,8 @@ class MultimodalModel(nn.Module):
         """
         self._check_inputs(batch["inputs"])
         present = {m: batch["present"][m] for m in self.encoders}
+        if self.training and self.modality_dropout and len(present) > 1:
+            present = drop_modalities(present, self.modality_dropout)
         features = {
             m: encoder(_blank(batch["inputs"][m], present[m])).masked_fill(~present[m][:, None], 0.0)
             for m, encoder in self.encoders.items()
@@ -91,6 +104,23 @@ class MultimodalModel(nn.Module):
                     fix="add the modality to the DataModule's inputs, or drop its encoder"
                     + nearest(modality, inputs),
                 )
+
+
+def drop_modalities(present: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
+    """Mark each modality of each sample absent with a probability, keeping one of those that were there.
+
+    Args:
+        present: modality -> bool "batch".
+        probability: In [0, 1).
+
+    Returns:
+        modality -> bool "batch".
+    """
+    there = torch.stack(list(present.values()), dim=1)
+    # The present modality with the largest draw always stays, so that no sample is left with none.
+    draws = torch.rand(there.shape, device=there.device).masked_fill(~there, -1.0)
+    kept = there & ((draws >= probability) | (draws == draws.amax(dim=1, keepdim=True)))
+    return dict(zip(present, kept.unbind(dim=1), strict=True))
 
 
 def _blank(inputs: Inputs, present: Tensor) -> Inputs:

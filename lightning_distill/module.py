@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -51,7 +51,8 @@ class DistillationModule(LightningModule):
         task: Task loss and metrics.
         clip_rule: What happens to gradients before each optimizer step.
         optimizer: Makes the optimizer from the parameters.
-        lr_scheduler: Makes the scheduler from the optimizer; it steps once an epoch.
+        lr_scheduler: Makes the scheduler from the optimizer.
+        scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
 
     Raises:
         ConfigError: If terms, weights and teacher contradict each other.
@@ -69,6 +70,7 @@ class DistillationModule(LightningModule):
         clip_rule: ClipRule | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__()
         checks.terms_fit(losses or {}, weights or {}, teacher)
@@ -79,7 +81,7 @@ class DistillationModule(LightningModule):
         self.task = task or Classification()
         self.clip_rule = clip_rule
         self.optimizer_factory = optimizer
-        self.scheduler_factory = lr_scheduler
+        self.scheduler_factory, self.scheduler_interval = lr_scheduler, scheduler_interval
         self.seed = default_seed()
         metrics = self.task.metrics(student.num_classes)
         if teacher is not None:
@@ -118,7 +120,8 @@ class DistillationModule(LightningModule):
         optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
         if self.scheduler_factory is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.scheduler_factory(optimizer)}
+        scheduler = {"scheduler": self.scheduler_factory(optimizer), "interval": self.scheduler_interval}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     # -- one step -------------------------------------------------------------------------------------
 

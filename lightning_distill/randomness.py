@@ -41,7 +41,9 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(derive(seed, "step", step, rank))
 
 
-def uniform(seed: int, epoch: int, sample_id: NDArray[np.int64], purpose: str, n: int = 1) -> NDArray[np.float32]:
+def uniform(
+    seed: int, epoch: int, sample_id: NDArray[np.int64], purpose: str, n: int = 1
+) -> NDArray[np.float32]:
     """Uniform draws in [0, 1), one row a sample: a counter-based generator (splitmix64), vectorised.
 
     A sample gets the same draws whatever batch or worker it is in.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypedDict
 
-import torch
 from torch import Tensor
 
 UNLABELLED: Final = -100
@@ -54,6 +53,7 @@ class ModelOutput:
 def select_labelled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Keep the rows that have a label.
 
+    >>> import torch
     >>> logits, target = torch.zeros(3, 2), torch.tensor([1, UNLABELLED, 0])
     >>> select_labelled(logits, target)[1].tolist()
     [1, 0]

@@ -150,11 +150,11 @@ class VectorProcessor(Processor):
 
 
 def make_data(
-    source: DataSource | None = None, batch_size: int = 8, num_workers: int = 0
+    source: DataSource | None = None, batch_size: int = 8, num_workers: int = 0, **options: Any
 ) -> MultimodalDataModule:
     """A DataModule over a `VectorSource`."""
     processors: dict[str, Processor] = {m: VectorProcessor(dim) for m, dim in DIMS.items()}
-    return MultimodalDataModule(source or VectorSource(), processors, batch_size, num_workers)
+    return MultimodalDataModule(source or VectorSource(), processors, batch_size, num_workers, **options)
 
 
 class Notebook(Logger):

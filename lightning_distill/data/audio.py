@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
@@ -84,6 +85,8 @@ class AudioProcessor(Processor):
         mels: Mel bands from 0 Hz to half the sample rate.
         window: Of the Fourier transform, seconds.
         hop: Between frames, seconds.
+        dynamic_range: Energies more than this below the clip's loudest are raised to it, dB; a small
+            range hides background noise and the difference between silence and digital silence.
         max_shift: Augmentation: largest shift in time, as a share of the clip.
 
     Raises:
@@ -97,9 +100,10 @@ class AudioProcessor(Processor):
         mels: int = 40,
         window: float = 0.032,
         hop: float = 0.016,
+        dynamic_range: float = 80.0,
         max_shift: float = 0.0,
     ) -> None:
-        positive = (sample_rate, seconds, mels, window, hop)
+        positive = (sample_rate, seconds, mels, window, hop, dynamic_range)
         if min(positive) <= 0 or not 0 <= max_shift < 0.5 or window > seconds:
             raise ConfigError(
                 where="AudioProcessor",
@@ -110,6 +114,7 @@ class AudioProcessor(Processor):
             )
         self.sample_rate, self.mels, self.max_shift = sample_rate, mels, max_shift
         self.length = round(seconds * sample_rate)
+        self.dynamic_range = dynamic_range
         self.window, self.hop = round(window * sample_rate), round(hop * sample_rate)
 
     def prepare(self, raw: Waveform) -> Tensor:
@@ -145,7 +150,9 @@ class AudioProcessor(Processor):
             .abs()
             .square()
         )
-        mel = torch.log((self._bank.T @ power).clamp(min=1e-8)).transpose(1, 2)
+        mel = torch.log((self._bank.T @ power).clamp(min=1e-10)).transpose(1, 2)
+        loudest = mel.amax(dim=(1, 2), keepdim=True)
+        mel = torch.maximum(mel, loudest - self.dynamic_range * math.log(10) / 10)
         centred = mel - mel.mean(dim=(1, 2), keepdim=True)
         return centred / centred.std(dim=(1, 2), keepdim=True).clamp(min=1e-3)
 

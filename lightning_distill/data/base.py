@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.loader import BatchLoader
 from lightning_distill.data.processor import Processor
-from lightning_distill.data.sampling import BatchSampler
+from lightning_distill.data.sampling import BatchSampler, Extra
 from lightning_distill.data.source import DataSource
 from lightning_distill.errors import ConfigError, ManifestError, nearest
 from lightning_distill.randomness import default_seed
@@ -31,6 +31,8 @@ class MultimodalDataModule(LightningDataModule):
         num_workers: Worker processes a loader.
         in_memory: Prepare every sample once and keep it: for data that fit in memory.
         train_on_unlabelled: Keep training samples without a label (distillation learns from them).
+        labelled_per_batch: Labelled samples added to every training batch, for when labels are few: with 50
+            labels among thousands of samples a batch would else hold one or none.
 
     Raises:
         ConfigError: If processors and modalities do not fit.
@@ -48,16 +50,23 @@ class MultimodalDataModule(LightningDataModule):
         num_workers: int = 0,
         in_memory: bool = False,
         train_on_unlabelled: bool = True,
+        labelled_per_batch: int = 0,
     ) -> None:
         super().__init__()
-        self._check(source, processors, batch_size)
+        self._check(source, processors, batch_size, labelled_per_batch)
         self.source, self.processors = source, processors
         self.batch_size, self.num_workers, self.in_memory = batch_size, num_workers, in_memory
-        self.train_on_unlabelled = train_on_unlabelled
+        self.train_on_unlabelled, self.labelled_per_batch = train_on_unlabelled, labelled_per_batch
         self.seed = default_seed()
         self._datasets: dict[str, MultimodalDataset] = {}
 
-    def _check(self, source: DataSource, processors: dict[str, Processor], batch_size: int) -> None:
+    def _check(
+        self,
+        source: DataSource,
+        processors: dict[str, Processor],
+        batch_size: int,
+        labelled_per_batch: int,
+    ) -> None:
         name = type(self).__name__
         if self.modalities is not None and set(processors) != set(self.modalities):
             raise ConfigError(
@@ -74,10 +83,11 @@ class MultimodalDataModule(LightningDataModule):
                     expected=f"a source that has {modality!r}",
                     fix="tell the source where that modality is, or drop the processor",
                 )
-        if batch_size < 1:
-            raise ConfigError(
-                where=f"{name}.batch_size", found=batch_size, expected="1 or more", fix="try 64"
-            )
+        for setting, value, least in (("batch_size", batch_size, 1), ("labelled_per_batch", labelled_per_batch, 0)):
+            if value < least:
+                raise ConfigError(
+                    where=f"{name}.{setting}", found=value, expected=f"{least} or more", fix=f"try {least + 16}"
+                )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,6 +124,17 @@ class MultimodalDataModule(LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
             self.dataset(split)
 
+    def _extra(self) -> Extra:
+        labelled = np.flatnonzero(self.source.samples.labelled[self.rows("train")])
+        if not len(labelled):
+            raise ConfigError(
+                where=f"{type(self).__name__}.labelled_per_batch",
+                found=f"{self.labelled_per_batch}, and no labelled training sample",
+                expected="0, or labelled samples",
+                fix="set labelled_per_batch to 0",
+            )
+        return Extra(labelled, self.labelled_per_batch)
+
     def _loader(self, split: str) -> BatchLoader:
         trainer: Any = self.trainer
         sampler = BatchSampler(
@@ -124,6 +145,7 @@ class MultimodalDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             first=_resume_point(trainer) if trainer and split == "train" else (0, 0),
+            extra=self._extra() if split == "train" and self.labelled_per_batch else None,
         )
         return BatchLoader(
             self.dataset(split),
@@ -155,8 +177,8 @@ def _resume_point(trainer: Any) -> tuple[int, int]:
     """Epoch and batch to go on with: Lightning counts the batches of a checkpoint, but does not skip them."""
     loop = trainer.fit_loop
     epoch = loop.epoch_progress.current
-    batches = loop.epoch_loop.batch_progress.current.processed if epoch.started > epoch.processed else 0
-    return epoch.processed, batches
+    unfinished = loop.restarting and epoch.started > epoch.processed
+    return epoch.processed, loop.epoch_loop.batch_progress.current.processed if unfinished else 0
 
 
 def _one_thread(worker: int) -> None:

@@ -16,6 +16,8 @@ from lightning_distill.data.source import DataSource
 from lightning_distill.errors import DistillError, SampleError
 from lightning_distill.structures import Batch, Inputs
 
+_BLOCK = 256
+
 
 class MultimodalDataset(Dataset[Batch | DistillError]):
     """Batches of some rows of a source.
@@ -47,8 +49,7 @@ class MultimodalDataset(Dataset[Batch | DistillError]):
         self._present = {m: torch.from_numpy(table.present[m][rows]) for m in processors}
         self._memory: dict[str, Inputs] = {}
         if in_memory:
-            everything = np.arange(len(rows))
-            self._memory = {m: self._read(m, everything) for m in processors}
+            self._memory = {m: self._read_all(m) for m in processors}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,6 +80,20 @@ class MultimodalDataset(Dataset[Batch | DistillError]):
             "sample_id": torch.from_numpy(self.sample_id[key.positions]),
             "domain": self._domain[at],
         }
+
+    def _read_all(self, modality: str) -> Inputs:
+        """Collate in blocks, since spectrograms take many times their size while they are computed."""
+        everything = np.arange(len(self.rows))
+        first = self._read(modality, everything[:_BLOCK])
+        if isinstance(first, dict):
+            return self._read(modality, everything)  # texts: padded to the longest of all
+        found = first.new_empty(len(everything), *first.shape[1:])
+        found[:_BLOCK] = first
+        for start in range(_BLOCK, len(everything), _BLOCK):
+            block = self._read(modality, everything[start : start + _BLOCK])
+            assert isinstance(block, torch.Tensor)
+            found[start : start + _BLOCK] = block
+        return found
 
     def _read(self, modality: str, positions: NDArray[np.int64]) -> Inputs:
         processor, present = self.processors[modality], self._present[modality]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_distill.data.files import looks_like, read_bytes
 from lightning_distill.data.image_headers import image_size
@@ -64,20 +66,33 @@ class ImageProcessor(Processor):
         size: Side of the square, pixels. Areas are averaged when shrinking, bilinear when growing.
         channels: 1 (grey) or 3 (RGB).
         max_shift: Augmentation: largest shift in each direction, as a share of the side.
+        max_scale: Augmentation: largest growth, as a share of the size; 0.2 scales by 1/1.2 to 1.2.
+        max_rotation: Augmentation: largest rotation either way, degrees.
 
     Raises:
         ConfigError: If a setting is out of range.
     """
 
-    def __init__(self, size: int = 224, channels: int = 3, max_shift: float = 0.0) -> None:
-        if size < 1 or channels not in (1, 3) or not 0 <= max_shift < 0.5:
+    def __init__(
+        self,
+        size: int = 224,
+        channels: int = 3,
+        max_shift: float = 0.0,
+        max_scale: float = 0.0,
+        max_rotation: float = 0.0,
+    ) -> None:
+        ranges = 0 <= max_shift < 0.5 and 0 <= max_scale <= 1 and 0 <= max_rotation <= 180
+        if size < 1 or channels not in (1, 3) or not ranges:
             raise ConfigError(
                 where="ImageProcessor",
-                found=f"size={size}, channels={channels}, max_shift={max_shift}",
-                expected="a positive size, 1 or 3 channels, a shift of 0 or more and below 0.5",
-                fix="for example size=224, channels=3, max_shift=0.1",
+                found=f"size={size}, channels={channels}, max_shift={max_shift}, max_scale={max_scale}, "
+                f"max_rotation={max_rotation}",
+                expected="a positive size, 1 or 3 channels, a shift of 0 or more and below 0.5, a scale between "
+                "0 and 1, a rotation between 0 and 180 degrees",
+                fix="for example size=224, channels=3, max_shift=0.1, max_scale=0.1, max_rotation=10",
             )
-        self.size, self.channels, self.max_shift = size, channels, max_shift
+        self.size, self.channels = size, channels
+        self.max_shift, self.max_scale, self.max_rotation = max_shift, max_scale, max_rotation
 
     def prepare(self, raw: NDArray[np.uint8]) -> Tensor:
         """Resize to uint8 "channels size size"."""
@@ -105,15 +120,18 @@ class ImageProcessor(Processor):
         return torch.stack(list(prepared))
 
     def augment(self, inputs: Inputs, seed: int, epoch: int, sample_id: NDArray[np.int64]) -> Inputs:
-        """Shift each image by up to `max_shift`, repeating its border."""
-        if not self.max_shift or not isinstance(inputs, Tensor):
+        """Shift, scale and rotate each image, in one interpolation; what enters repeats the border."""
+        if not isinstance(inputs, Tensor) or not (self.max_shift or self.max_scale or self.max_rotation):
             return inputs
-        reach = round(self.max_shift * self.size)
-        draws = uniform(seed, epoch, sample_id, "image shift", 2)
-        shift = torch.from_numpy((draws * (2 * reach + 1)).astype(np.int64) - reach)
-        grid = (torch.arange(self.size)[None, None, :] + shift[:, :, None]).clamp_(0, self.size - 1)
-        batch = torch.arange(len(inputs))[:, None, None]
-        return inputs.permute(0, 2, 3, 1)[batch, grid[:, 0, :, None], grid[:, 1, None, :]].permute(0, 3, 1, 2)
+        draws = torch.from_numpy(2 * uniform(seed, epoch, sample_id, "image affine", 4) - 1)
+        scale = torch.exp(draws[:, 0] * math.log1p(self.max_scale))
+        angle = draws[:, 1] * math.radians(self.max_rotation)
+        shift = draws[:, 2:] * 2 * self.max_shift
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)
+        grid = F.affine_grid(matrix, list(inputs.shape), align_corners=False)
+        moved = F.grid_sample(inputs.float(), grid, padding_mode="border", align_corners=False)
+        return moved.round_().to(torch.uint8)
 
 
 def _grey(raw: NDArray[np.uint8]) -> NDArray[Any]:

@@ -26,7 +26,7 @@ class BatchLoader(DataLoader[Batch | DistillError]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: where to go on follows from Lightning's own counts. Tells Lightning that this is resumable."""
+        """Nothing: where to go on follows from Lightning's counts. That it is there tells Lightning so."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -195,5 +195,5 @@ class ManifestSource(DataSource):
                 where=self._table.where(int(absent.argmax()), ", ".join(self._column.values())),
                 found=f"nothing in {columns}; so it is in {absent.sum()} of {len(absent)} rows",
                 expected="at least one modality a row",
-                fix="fill one of the cells, or drop the row",
+                fix="fill one of the cells, drop the row, or name a modality it has",
             )

@@ -32,9 +32,12 @@ def check_media(table: TextTable, column: str, root: Path, allow_outside_root: b
         outside = pc.match_substring_regex(cells, r"^/|^[A-Za-z]:[/\\]|^\\|(^|[/\\])\.\.([/\\]|$)")
         _refuse(table, column, outside, f"a path that leaves {root}", _ALLOW)
     paths: list[str] = pc.unique(cells.drop_null()).to_pylist()
+    base = str(root)
+    # One look at each file; links and whatever is wrong are looked at again.
+    suspects = [path for path in paths if not _is_plain(os.path.join(base, path))]
     if not allow_outside_root:
-        _check_links(table, column, root, paths)
-    problems = [(path, problem) for path in paths if (problem := problem_of(os.path.join(root, path)))]
+        _check_links(table, column, root, paths, suspects)
+    problems = [(path, problem) for path in suspects if (problem := problem_of(root / path))]
     if not problems:
         return
     named = [f"{path!r} (row {_row(table, column, path)}) {problem}" for path, problem in problems[:3]]
@@ -63,28 +66,34 @@ def _refuse(table: TextTable, column: str, mask: object, found: str, fix: str) -
         )
 
 
-def _check_links(table: TextTable, column: str, root: Path, paths: list[str]) -> None:
-    """Follow symbolic links; a folder is followed once."""
+def _is_plain(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
+
+
+def _check_links(table: TextTable, column: str, root: Path, paths: list[str], suspects: list[str]) -> None:
+    """Refuse files that a symbolic link, their own or a folder's, takes out of `root`."""
     inside = os.path.join(os.path.realpath(root), "")
-    folders: dict[str, bool] = {}
-    for path in paths:
-        full = os.path.join(root, path)
-        folder = os.path.dirname(full)
-        if folder not in folders:
-            folders[folder] = os.path.join(os.path.realpath(folder), "").startswith(inside)
-        fine = folders[folder]
+
+    def leaves(path: str) -> bool:
         try:
-            if fine and stat.S_ISLNK(os.lstat(full).st_mode):
-                fine = os.path.realpath(full).startswith(inside)
+            return not os.path.join(os.path.realpath(root / path), "").startswith(inside)
         except (OSError, ValueError):
-            continue
-        if not fine:
-            raise ManifestError(
-                where=f"{table.path}, row {_row(table, column, path)}, column {column!r}",
-                found=f"{path!r}, a symbolic link to {os.path.realpath(full)}",
-                expected=f"a file inside {root}",
-                fix=_ALLOW,
-            )
+            return False
+
+    folders = {folder for folder in set(map(os.path.dirname, paths)) if leaves(folder)}
+    path = next((path for path in paths if os.path.dirname(path) in folders), None) if folders else None
+    path = path if path is not None else next(filter(leaves, suspects), None)
+    if path is not None:
+        raise ManifestError(
+            where=f"{table.path}, row {_row(table, column, path)}, column {column!r}",
+            found=f"{path!r}, a symbolic link to {os.path.realpath(root / path)}",
+            expected=f"a file inside {root}",
+            fix=_ALLOW,
+        )
 
 
 def _row(table: TextTable, column: str, cell: str) -> int:

@@ -13,7 +13,7 @@ from lightning_distill.structures import Inputs
 
 
 class Processor(ABC):
-    """Preprocessing of one modality: what is cheap per sample in `prepare`, the rest per batch in `collate`."""
+    """Preprocessing of one modality: what is cheap a sample in `prepare`, the rest a batch in `collate`."""
 
     @abstractmethod
     def prepare(self, raw: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,24 @@ class BatchKey(NamedTuple):
 
     epoch: int
     positions: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Samples, usually the few labelled ones, of which every training batch gets some more.
+
+    Attributes:
+        positions: In the data set.
+        per_batch: How many a batch gets, drawn without replacement where there are enough.
+    """
+
+    positions: NDArray[np.int64]
+    per_batch: int
+
+    def draw(self, *key: int) -> NDArray[np.int64]:
+        """Some of the positions, a function of the key."""
+        rng = generator("extra", *key)
+        return rng.choice(self.positions, self.per_batch, replace=self.per_batch > len(self.positions))
 
 
 class BatchSampler(DistributedSampler[BatchKey]):
@@ -35,6 +54,7 @@ class BatchSampler(DistributedSampler[BatchKey]):
         rank: Of this process.
         world_size: Number of processes.
         first: Epoch and batch to start with; later epochs start with their first batch.
+        extra: Samples to add to each batch, on top of its `batch_size`.
     """
 
     def __init__(
@@ -46,10 +66,11 @@ class BatchSampler(DistributedSampler[BatchKey]):
         rank: int = 0,
         world_size: int = 1,
         first: tuple[int, int] = (0, 0),
+        extra: Extra | None = None,
     ) -> None:
         super().__init__(range(size), world_size, rank, shuffle=train, seed=seed)  # type: ignore[arg-type]
         self.size, self.batch_size, self.train, self.world_size = size, batch_size, train, world_size
-        self.first = first
+        self.first, self.extra = first, extra
         self.set_epoch(first[0])
 
     def positions(self) -> NDArray[np.int64]:
@@ -67,4 +88,8 @@ class BatchSampler(DistributedSampler[BatchKey]):
         positions = self.positions()
         skipped = self.first[1] * self.batch_size if self.epoch == self.first[0] else 0
         for start in range(skipped, len(positions), self.batch_size):
-            yield BatchKey(self.epoch, positions[start : start + self.batch_size])
+            chosen = positions[start : start + self.batch_size]
+            if self.extra is not None:
+                more = self.extra.draw(self.seed, self.epoch, start, self.rank)
+                chosen = np.concatenate([chosen, more])
+            yield BatchKey(self.epoch, chosen)

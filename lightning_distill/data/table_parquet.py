@@ -51,7 +51,7 @@ def read_parquet(
         columns = {name: table.column(name).cast(pa.large_string()) for name in wanted}
         for column in columns.values():
             column.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             where=path,
             found=f"a damaged Parquet file ({error})",

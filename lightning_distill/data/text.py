@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_distill.data.processor import Processor
@@ -72,23 +74,47 @@ class TextProcessor(Processor):
         return dict(tokens)
 
 
-class ByteTextProcessor(TextProcessor):
+class ByteTextProcessor(Processor):
     """Bytes as tokens (UTF-8): no vocabulary, any language, nothing to load.
 
-    The tokens are those of ByT5: 0 pads, 1 ends the text, 3 + byte otherwise; 259 in all.
+    The tokens are those of ByT5: 0 pads, 1 ends the text, 3 + byte otherwise; 259 in all. No text can stand
+    for a special token: `</s>` is four bytes.
 
     Args:
-        max_length: Bytes after which a text is cut.
+        max_length: Tokens after which a text is cut, its end token counted.
+
+    Raises:
+        ConfigError: If the length is out of range.
 
     Source: Xue et al., ByT5 (2105.13626), section 3.1.
     """
 
     def __init__(self, max_length: int = 64) -> None:
-        super().__init__("bytes", max_length)
+        if max_length < 1:
+            raise ConfigError(
+                where="ByteTextProcessor.max_length", found=max_length, expected="1 or more", fix="try 64"
+            )
+        self.max_length = max_length
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The ByT5 tokenizer of transformers."""
-        from transformers import ByT5Tokenizer
+    def prepare(self, raw: str) -> bytes:
+        """The text's bytes, cut."""
+        return raw.encode()[: self.max_length - 1]
 
-        return ByT5Tokenizer(extra_ids=0)
+    def blank(self) -> bytes:
+        """The empty text."""
+        return b""
+
+    def collate(self, prepared: Sequence[bytes]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, int64 "batch tokens", padded to the longest of the batch.
+
+        >>> processor = ByteTextProcessor()
+        >>> processor.collate([processor.prepare("ab"), processor.blank()])["input_ids"].tolist()
+        [[100, 101, 1], [1, 0, 0]]
+        """
+        length = np.array([len(text) for text in prepared])
+        column = np.arange(length.max() + 1)
+        ids = np.zeros((len(prepared), len(column)), np.int64)
+        ids[column < length[:, None]] = np.frombuffer(b"".join(prepared), np.uint8).astype(np.int64) + 3
+        ids[np.arange(len(prepared)), length] = 1
+        mask = (column <= length[:, None]).astype(np.int64)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}

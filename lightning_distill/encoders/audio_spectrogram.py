@@ -10,6 +10,8 @@ from lightning_distill.encoders.base import Encoder
 class LogMelCNN(Encoder):
     """Three 3x3 convolutions over time and frequency, averaged over time, then a linear layer.
 
+    There is no normalisation layer: an input far too loud stays so, which is what clipping is for.
+
     Args:
         mels: Mel bands of the input; at least 8.
         width: Channels after the first convolution; doubled after the second.
@@ -19,15 +21,12 @@ class LogMelCNN(Encoder):
     def __init__(self, mels: int = 40, width: int = 16, embedding_dim: int = 64) -> None:
         super().__init__(embedding_dim)
         self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 3, padding=1),
+            nn.Conv2d(1, width, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.GroupNorm(4, 2 * width),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-            nn.GroupNorm(4, 2 * width),
             nn.ReLU(),
             nn.MaxPool2d((1, 2)),
             nn.AdaptiveAvgPool2d((4, mels // 8)),

@@ -35,11 +35,14 @@ class TimmImageEncoder(Encoder):
         channels: int = 3,
     ) -> None:
         import timm
+        from safetensors import SafetensorError
 
-        if weights is not None and not Path(weights, "config.json").is_file():
+        files = ("config.json", "model.safetensors")
+        missing = [] if weights is None else [name for name in files if not Path(weights, name).is_file()]
+        if missing:
             raise ConfigError(
                 where="TimmImageEncoder.weights",
-                found=f"no config.json in {weights}",
+                found=f"no {' and no '.join(missing)} in {weights}",
                 expected="a folder with config.json and model.safetensors",
                 fix="write it with timm.models.save_for_hf(model, folder, safe_serialization=True)",
             )
@@ -55,14 +58,15 @@ class TimmImageEncoder(Encoder):
             backbone = timm.create_model(
                 source, pretrained=pretrained or weights is not None, num_classes=0, in_chans=channels
             )
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise ConfigError(
                 where="TimmImageEncoder",
                 found=f"weights of {model_name!r} cannot be loaded ({type(error).__name__}: {error})",
                 expected="a network to reach the hub, or weights on disk",
                 fix="point `weights` to a local folder, or set `pretrained: false`",
             ) from error
-        super().__init__(backbone.num_features)
+        # With a head before its classifier (MobileNetV3, VGG, ...) a model pools to more than `num_features`.
+        super().__init__(getattr(backbone, "head_hidden_size", backbone.num_features))
         self.backbone = backbone
         mean, std = backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"]
         self.register_buffer("mean", self._per_channel(mean, channels), persistent=False)

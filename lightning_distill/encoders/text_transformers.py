@@ -29,6 +29,7 @@ class TransformersTextEncoder(Encoder):
     def __init__(self, model: str = "bert-base-uncased", pretrained: bool = True) -> None:
         import torch
         import transformers
+        from safetensors import SafetensorError
 
         options: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32}
         try:
@@ -37,7 +38,7 @@ class TransformersTextEncoder(Encoder):
             else:
                 config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
                 backbone = transformers.AutoModel.from_config(config, **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             kind = "folder" if Path(model).is_dir() else "name"
             raise ConfigError(
                 where="TransformersTextEncoder.model",

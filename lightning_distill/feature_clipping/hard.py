@@ -13,8 +13,8 @@ from lightning_distill.feature_clipping.base import FeatureClip
 class HardClip(FeatureClip):
     """x_clip = clip(x, -eps, eps), entry by entry.
 
-    The gradient is 1 where |x| <= eps and 0 outside, so a saturated entry stops learning: watch
-    `saturated_share`. NaN passes through.
+    The gradient is 1 where |x| < eps and 0 where |x| > eps (on the bound itself torch's versions differ), so
+    a saturated entry stops learning: watch `saturated_share`. NaN passes through.
 
     Args:
         epsilon: The bound eps, in units of the feature; positive.

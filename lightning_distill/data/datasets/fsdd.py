@@ -105,13 +105,18 @@ def _read_stream(folder: Path) -> dict[tuple[int, str, int], Waveform]:
                 expected=f"a digit from 0 to 9, and some samples of the {len(stream.samples)} in {_STREAM}",
                 fix=f"take {_INDEX} and {_STREAM} from the same place",
             )
-    speakers = table.columns["speaker"].to_pylist()
-    keys = zip(numbers["digit"].tolist(), speakers, numbers["take"].tolist(), strict=True)
-    parts = zip(numbers["start"].tolist(), end.tolist(), strict=True)
-    return {
-        key: Waveform(stream.samples[start:stop], stream.sample_rate)
-        for key, (start, stop) in zip(keys, parts, strict=True)
-    }
+    takes: dict[tuple[int, str, int], Waveform] = {}
+    for row, speaker in enumerate(table.columns["speaker"].to_pylist()):
+        key = int(numbers["digit"][row]), speaker or "", int(numbers["take"][row])
+        if not speaker or key in takes:
+            raise ManifestError(
+                where=table.where(row, "speaker"),
+                found=f"take {key[2]} of digit {key[0]} by {speaker!r}{' once more' if speaker else ''}",
+                expected="a speaker, and each take once",
+                fix="correct the row, or drop it",
+            )
+        takes[key] = Waveform(stream.samples[numbers["start"][row] : end[row]], stream.sample_rate)
+    return takes
 
 
 def _integers(table: TextTable, column: str) -> NDArray[np.int64]:

@@ -1,0 +1,97 @@
+"""`lightning-distill`, also `python -m lightning_distill`. Imports nothing heavy before it must."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final
+
+from lightning_distill import __version__
+from lightning_distill.errors import ConfigError, DistillError, nearest, printable
+
+_TRAINER: Final = {
+    "fit": "train a teacher or distil a student",
+    "validate": "evaluate on the validation data",
+    "test": "evaluate on the test data",
+    "predict": "write predictions as Parquet",
+}
+_OTHERS: Final = {"demo": "a complete example on data that come with the package"}
+_COMMANDS: Final = {**_TRAINER, **_OTHERS}
+
+_HELP: Final = "\n".join(
+    [
+        "usage: lightning-distill COMMAND [options]",
+        "",
+        *(f"  {name:10}{text}" for name, text in _COMMANDS.items()),
+        "",
+        "lightning-distill fit --config FILE trains into a new folder runs/DATE-NAME, or into --run DIR.",
+        "lightning-distill test --run DIR tests its best checkpoint.",
+        "Any setting can follow, for example --trainer.max_epochs 5 --model.optimizer.lr 0.01.",
+        "",
+        "  --version   --debug (show where an error comes from)   COMMAND --help",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Words after the program's name; default `sys.argv[1:]`.
+
+    Returns:
+        The exit code: 0, the error's own, 1 for an unknown error, 130 after an interrupt.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_paragraph(error, debug)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, DistillError) else 1
+
+
+def _dispatch(words: list[str]) -> int:
+    command = next((word for word in words if word in _COMMANDS), None)
+    if command is None:
+        if not words or words[0] in ("-h", "--help"):
+            print(_HELP)
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"lightning-distill {__version__}")
+            return 0
+        raise ConfigError(
+            where="command line",
+            found=words[0],
+            expected=f"a command: {', '.join(_COMMANDS)}",
+            fix=f"see lightning-distill --help{nearest(words[0], _COMMANDS)}",
+        )
+    if command == "demo":
+        from lightning_distill.commands.demo import main as demo
+
+        words.remove("demo")
+        return int(demo(words) or 0)
+    from lightning_distill.cli import run
+
+    run(command, words)
+    return 0
+
+
+def _paragraph(error: Exception, debug: bool) -> str:
+    if isinstance(error, DistillError):
+        return str(error)
+    text = " ".join(printable(" ".join(str(error).split()), 600).split())
+    return f"{type(error).__name__}: {text}" + ("" if debug else " (--debug shows where)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""A ModelCheckpoint that survives a metric nobody logs, and a folder that was moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
+
+from lightning_distill.errors import nearest
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """`ModelCheckpoint`, but a monitored metric that is not there costs a warning instead of the run.
+
+    It then keeps the checkpoint of the last epoch. After a resume it goes on comparing with the best score
+    so far even where the folder has moved since. Arguments are those of `ModelCheckpoint`.
+    """
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fall back where validation did not log the metric."""
+        if not trainer.sanity_checking:
+            self._fall_back(trainer)
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fall back where there is no validation that could log the metric."""
+        if not trainer.enable_validation:
+            self._fall_back(trainer)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def _fall_back(self, trainer: Trainer) -> None:
+        if self.monitor is None or self.monitor in trainer.callback_metrics:
+            return
+        names = sorted(trainer.callback_metrics)
+        rank_zero_warn(
+            f"nothing logs {self.monitor!r}, so the best checkpoint will be that of the last epoch; "
+            f"to choose, monitor one of {names}{nearest(self.monitor, names)}"
+        )
+        self.monitor = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Look for the remembered files where the checkpoints lie now."""
+        super().load_state_dict(self._moved(state_dict))
+
+    def _moved(self, state: dict[str, Any]) -> dict[str, Any]:
+        best = Path(str(state.get("best_model_path", "")))
+        if self.dirpath is None or not (Path(self.dirpath) / best.name).is_file():
+            return state
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        models = {here(path): score for path, score in state.get("best_k_models", {}).items()}
+        return {
+            **state,
+            **{key: here(state.get(key, "")) for key in paths},
+            "best_k_models": models,
+            "dirpath": self.dirpath,
+        }

@@ -1,0 +1,123 @@
+"""Predictions as a Parquet file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_distill.errors import ConfigError
+
+
+class PredictionWriter(Callback):
+    """Writes what `DistillationModule.predict_step` returns, batch by batch, in one row a sample.
+
+    Columns: `sample_id` int64; `prediction`, name of the most likely class (its number where the names are
+    not known); `probabilities`, list of float32 in the order of the classes, which the file's metadata names
+    as a JSON list under `classes`; `embedding`, list of float32. One list column holds the probabilities
+    because a column per class does not scale to thousands of classes, nor to any class name.
+
+    The file appears, or replaces an older one, only when everything has been predicted. Several processes
+    write a part each; the first joins them, rank after rank.
+
+    Args:
+        path: Ends in `.parquet`; its folder is made where needed.
+
+    Raises:
+        ConfigError: If the path ends otherwise.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).absolute()
+        if self.path.suffix != ".parquet":
+            raise ConfigError(
+                where="predict --output",
+                found=path,
+                expected="a file name that ends in .parquet",
+                fix=f"for example --output {self.path.stem or 'predictions'}.parquet",
+            )
+        self._writer: pq.ParquetWriter | None = None
+
+    def part(self, rank: int) -> Path:
+        """What one process writes before all is predicted."""
+        return self.path.with_name(f".{self.path.name}.{rank}.partial")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Append a batch."""
+        classes = _classes(trainer, pl_module, outputs["probabilities"].shape[1])
+        table = _table(outputs, classes)
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self.part(trainer.global_rank), table.schema)
+        self._writer.write_table(table)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the file in place."""
+        self._close()
+        trainer.strategy.barrier("predictions")
+        if trainer.is_global_zero:
+            parts = [p for p in (self.part(rank) for rank in range(trainer.world_size)) if p.is_file()]
+            if not parts:
+                return
+            for part in parts[1:]:
+                _append(parts[0], part)
+            os.replace(parts[0], self.path)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind."""
+        self._close()
+        self.part(trainer.global_rank).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _classes(trainer: Trainer, pl_module: LightningModule, count: int) -> tuple[str, ...]:
+    student = getattr(pl_module, "student", None)
+    datamodule = getattr(trainer, "datamodule", None)
+    names = getattr(student, "classes", None) or getattr(datamodule, "classes", None)
+    return tuple(names) if names else tuple(map(str, range(count)))
+
+
+def _table(prediction: dict[str, Tensor], classes: Sequence[str]) -> pa.Table:
+    probabilities = prediction["probabilities"].float().cpu()
+    columns = {
+        "sample_id": pa.array(prediction["sample_id"].cpu().numpy(), pa.int64()),
+        "prediction": pa.array([classes[i] for i in probabilities.argmax(dim=1).tolist()], pa.string()),
+        "probabilities": _lists(probabilities),
+        "embedding": _lists(prediction["embedding"].float().cpu()),
+    }
+    return pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(classes))})
+
+
+def _lists(rows: Tensor) -> pa.Array:
+    offsets = pa.array(range(0, rows.numel() + 1, rows.shape[1]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(rows.contiguous().view(-1).numpy(), pa.float32()))
+
+
+def _append(target: Path, part: Path) -> None:
+    joined = target.with_name(target.name + ".joined")
+    with pq.ParquetFile(target) as first, pq.ParquetFile(part) as second:
+        with pq.ParquetWriter(joined, first.schema_arrow) as writer:  # noqa: SIM117 - needs the schema
+            for batch in chain(first.iter_batches(), second.iter_batches()):
+                writer.write_batch(batch)
+    os.replace(joined, target)
+    part.unlink()

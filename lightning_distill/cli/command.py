@@ -1,0 +1,251 @@
+"""LightningCLI with run folders, loggers, and a command line that always wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+
+from lightning_distill.callbacks import (
+    BestCheckpoint,
+    ConfiguredHyperparameters,
+    PredictionWriter,
+    StudentExport,
+)
+from lightning_distill.cli import names
+from lightning_distill.cli.loggers import loggers_of_run, silence_tips, sync_line
+from lightning_distill.cli.mistakes import explain
+from lightning_distill.cli.run_folder import RunFolder, differences
+from lightning_distill.cli.run_record import RunRecord
+from lightning_distill.cli.words import check_there, config_files, with_config_of_run
+from lightning_distill.errors import ConfigError
+from lightning_distill.module import DistillationModule
+
+_MONITOR = {"monitor": "val/accuracy", "mode": "max"}
+_NOT_KEPT = ("run", "resume", "overwrite", "output", "ckpt_path")
+"""Options that say where to run, and have no place in the config of a run."""
+
+
+class DistillationCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` in subclass mode; runs when made.
+
+    Args:
+        command: Which of them.
+        words: The command line after the program's name.
+    """
+
+    def __init__(self, command: str, words: Sequence[str]) -> None:
+        names.import_shelves()
+        silence_tips()
+        self.command, self.words = command, list(words)
+        self.folder: RunFolder | None = None
+        quietly = {"exit_on_error": False, "allow_abbrev": False}
+        super().__init__(
+            DistillationModule,
+            LightningDataModule,
+            save_config_callback=None,
+            trainer_defaults={"use_distributed_sampler": False},
+            seed_everything_default=0,
+            parser_kwargs={**quietly, "prog": "lightning-distill", command: dict(quietly)},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=with_config_of_run(command, self.words),
+        )
+
+    # -- parsing --------------------------------------------------------------------------------------
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Only the one that is asked for: each parser takes its time to build."""
+        return {self.command: super().subcommands()[self.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options of the run folder and of the standing callbacks."""
+        self._command_parser = parser
+        parser.add_argument("--run", type=Path | None, default=None, help="Folder of the run.")
+        if self.command == "fit":
+            parser.add_argument(
+                "--resume",
+                type=Literal["auto"] | None,
+                default=None,
+                help="Go on from the last checkpoint of --run.",
+            )
+            parser.add_argument(
+                "--overwrite", type=bool, default=False, nargs="?", const=True, help="Replace --run."
+            )
+        if self.command == "predict":
+            parser.add_argument(
+                "--output",
+                type=Path | None,
+                default=None,
+                help="Parquet file to write; default: predictions.parquet in the run folder.",
+            )
+        parser.add_class_arguments(EarlyStopping, "early_stopping", fail_untyped=False)
+        parser.add_class_arguments(BestCheckpoint, "checkpoint", fail_untyped=False)
+        stopping = {**_MONITOR, "patience": 10, "strict": False}
+        best = {**_MONITOR, "filename": "best", "enable_version_counter": False}
+        parser.set_defaults({f"early_stopping.{k}": v for k, v in stopping.items()})
+        parser.set_defaults({f"checkpoint.{k}": v for k, v in best.items()})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and turn what is wrong into one paragraph."""
+        try:
+            self.config = parser.parse_args(args if isinstance(args, list) else None)
+        except ArgumentError as error:
+            keys = list(self._command_parser.get_defaults().keys())
+            raise explain(error, keys, self.words) or error from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would let the checkpoint's hyperparameters beat the command line."""
+
+    # -- making the objects ---------------------------------------------------------------------------
+
+    @property
+    def options(self) -> Namespace:
+        """The parsed config of the command."""
+        options: Namespace = self.config[self.command]
+        return options
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run folder and the checkpoint before anything is made."""
+        options = self.options
+        check_there(options.ckpt_path)
+        if self.command == "fit":
+            self._settle_fit(options)
+            return
+        if options.run is not None:
+            self.folder = RunFolder(options.run)
+            options.ckpt_path = options.ckpt_path or str(self.folder.best_checkpoint())
+        elif options.ckpt_path:
+            self.folder = RunFolder.of_checkpoint(options.ckpt_path)
+        if self.command == "predict":
+            options.return_predictions = bool(options.return_predictions)
+            home = Path(".") if self.folder is None else self.folder.path
+            self._predictions = PredictionWriter(options.output or home / "predictions.parquet")
+
+    def _settle_fit(self, options: Namespace) -> None:
+        if options.trainer.fast_dev_run:
+            return
+        stems = [path.stem for path in config_files(self.words)]
+        folder = RunFolder.for_fit(
+            options.run, options.resume is not None, options.overwrite, stems[0] if stems else "fit"
+        )
+        if folder.resume:
+            if options.ckpt_path:
+                raise ConfigError(
+                    where="command line",
+                    found="--resume and --ckpt_path",
+                    expected="one of the two",
+                    fix="--resume auto goes on with a run; --ckpt_path starts a new run from a checkpoint",
+                )
+            options.ckpt_path = str(folder.last_checkpoint())
+        self.folder = folder
+
+    def instantiate_classes(self) -> None:
+        """Make the objects; jsonargparse wraps our errors, so unwrap them."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            known = explain(error, (), self.words)
+            if known is None or known is error:
+                raise
+            raise known from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the standing callbacks and loggers."""
+        given = self.config_init[self.command]
+        callbacks = given.trainer.callbacks or []
+        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+        loggers = given.trainer.logger
+        if self.command == "fit" and self.folder is not None:
+            loggers = loggers_of_run(loggers, self.folder.path, self.folder.wandb_id())
+            callbacks += self._fit_callbacks(given, self.folder, callbacks, loggers)
+            kwargs.setdefault("default_root_dir", given.trainer.default_root_dir or str(self.folder.path))
+        elif isinstance(loggers, bool) or loggers is None:
+            loggers = False
+        if self.command != "fit" and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
+            kwargs.setdefault("enable_checkpointing", False)
+        if self.command == "predict":
+            callbacks.append(self._predictions)
+        return super().instantiate_trainer(callbacks=callbacks, logger=loggers, **kwargs)
+
+    def _fit_callbacks(
+        self, given: Namespace, folder: RunFolder, own: list[Callback], loggers: list[Logger]
+    ) -> list[Callback]:
+        added: list[Callback] = [ConfiguredHyperparameters()]
+        added.append(RunRecord(folder, self.config_text(), self.words, loggers))
+        if not any(isinstance(callback, EarlyStopping) for callback in own):
+            added.append(given.early_stopping)
+        plain = self.plain_config().get("model") or {}
+        student = (plain.get("init_args") or {}).get("student")
+        if isinstance(student, dict):
+            added.append(StudentExport(folder.student, student))
+        if given.trainer.enable_checkpointing is not False:
+            given.checkpoint.dirpath = given.checkpoint.dirpath or str(folder.checkpoints)
+            last = ModelCheckpoint(
+                folder.checkpoints,
+                filename="last",
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+            added += [given.checkpoint, last]  # in this order, so that `last` knows of the newest best
+        return added
+
+    def config_text(self) -> str:
+        """The full config, without what only concerns this call."""
+        return str(yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True))
+
+    def plain_config(self) -> dict[str, Any]:
+        """`config_text` as a dict."""
+        text = self.parser.dump(self.config, skip_none=False, skip_validation=True, format="yaml")
+        found: dict[str, Any] = yaml.safe_load(text)[self.command]
+        return {key: value for key, value in found.items() if key not in _NOT_KEPT}
+
+    # -- running --------------------------------------------------------------------------------------
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train; what fails before the first step leaves no folder behind."""
+        if self.folder is None:
+            self.trainer.fit(model, **kwargs)
+            return
+        self._say_differences()
+        loggers = [lg for lg in self.trainer.loggers if isinstance(lg, WandbLogger)]
+        try:
+            with self.folder:
+                self.trainer.fit(model, **kwargs)
+                lines = [line for logger in loggers if (line := sync_line(logger))]
+        finally:
+            for logger in loggers:
+                logger.experiment.finish()
+        if self.trainer.is_global_zero:
+            self._say_result(lines)
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Write predictions."""
+        self.trainer.predict(model, **kwargs)
+        if self.trainer.is_global_zero:
+            print(f"predictions: {self._predictions.path}")
+
+    def _say_differences(self) -> None:
+        checkpoint = self.options.ckpt_path
+        source = RunFolder.of_checkpoint(checkpoint) if checkpoint and Path(checkpoint).is_file() else None
+        if source is not None:
+            lines = differences(source.config, self.config_text())
+            for line in lines[:20]:
+                print(f"changed since the checkpoint: {line}")
+
+    def _say_result(self, sync: Sequence[str]) -> None:
+        print(f"run: {self.folder}")
+        if self.folder is not None and self.folder.student.is_dir():
+            print(f"student: {self.folder}/student")
+        for line in sync:
+            print(f"upload the log: {line}")
+        print(f"next: lightning-distill test --run {self.folder}")

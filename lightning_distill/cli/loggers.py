@@ -1,0 +1,203 @@
+"""Where metrics go: always to one CSV file, and to Weights & Biases as far as there is a way."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import netrc
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
+
+_FIRST: Final = ("step", "epoch")
+_TIPS: Final = (
+    "💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]",
+    "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels]",
+)
+_EXPECTED: Final = (
+    r"Checkpoint directory .* exists and is not empty\.",  # that of a resumed run
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # test needs none
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own
+)
+
+
+class HistoryLogger(Logger):
+    """Rows of `metrics.csv`, one a call; a resumed run goes on in the same file.
+
+    Lightning's CSVLogger deletes an existing file when it starts.
+
+    Args:
+        folder: Of the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.file = folder / "metrics.csv"
+        self._columns: list[str] = []
+        self._pending: list[dict[str, Any]] = []
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.file.parent.name
+
+    @property
+    def version(self) -> str:
+        """There is only one."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.file.parent)
+
+    log_dir = save_dir
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add a row."""
+        self._pending.append({"step": step, **metrics})
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop the rows of steps that a resumed run will do again."""
+        rows = self._read()
+        kept = [row for row in rows if int(row["step"]) < step]
+        if len(kept) < len(rows):
+            self._rewrite(kept)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the new rows; the whole file where there are new columns."""
+        if not self._pending:
+            return
+        known = self._columns or self._read_columns()
+        new = {name for row in self._pending for name in row} - set(known)
+        if new:
+            old = self._read()
+            self._columns = [n for n in _FIRST if n in new or n in known]
+            self._columns += sorted((new | set(known)) - set(_FIRST))
+            self._rewrite([*old, *self._pending])
+        else:
+            self._columns = known
+            with self.file.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(self._pending)
+        self._pending = []
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is left."""
+        self.save()
+
+    def _read_columns(self) -> list[str]:
+        if not self.file.is_file():
+            return []
+        with self.file.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), [])
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.file.is_file():
+            return []
+        with self.file.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        self._columns = self._columns or self._read_columns()
+        partial = self.file.with_name(".metrics.csv.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, self.file)
+
+
+def loggers_of_run(
+    given: bool | Logger | Iterable[Logger] | None, folder: Path, wandb_id: str | None
+) -> list[Logger]:
+    """`metrics.csv` always; W&B where the user named no loggers.
+
+    Args:
+        given: `trainer.logger`.
+        folder: Of the run.
+        wandb_id: Of the W&B run to go on with.
+    """
+    history = HistoryLogger(folder)
+    if given is None or given is True:
+        wandb = wandb_logger(folder, wandb_id)
+        return [history] if wandb is None else [history, wandb]
+    own = [] if given is False else [given] if isinstance(given, Logger) else list(given)
+    return [*own, history]  # Lightning asks the first logger for the log folder: the user's own
+
+
+def wandb_mode() -> str:
+    """`online`, `offline` or `disabled`: as WANDB_MODE says, else as W&B's own settings and keys allow."""
+    asked = os.environ.get("WANDB_MODE", "").lower()
+    if not asked:
+        import wandb
+
+        settings = wandb.setup().settings
+        asked = settings.mode if settings.mode != "online" else ""
+        if not asked:
+            return "online" if settings.api_key or _in_netrc(settings.base_url) else "offline"
+    return {"dryrun": "offline", "run": "online"}.get(asked, asked)
+
+
+def _in_netrc(url: str) -> bool:
+    names = (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")
+    for path in (Path(name).expanduser() for name in names if name):
+        try:
+            if path.is_file() and netrc.netrc(path).hosts.get(urlsplit(url).hostname or ""):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
+    """The W&B logger of a run, offline where there is no key; none where W&B is switched off."""
+    mode = wandb_mode()
+    if mode == "disabled":
+        return None
+    import wandb
+
+    offline = mode == "offline"
+    return WandbLogger(
+        name=folder.name,
+        save_dir=folder,
+        id=run_id or token_hex(4),
+        project=os.environ.get("WANDB_PROJECT") or wandb.setup().settings.project or "lightning-distill",
+        mode=mode,
+        settings=wandb.Settings(silent=True) if offline else None,
+    )
+
+
+def sync_line(logger: WandbLogger) -> str | None:
+    """The command that uploads an offline run."""
+    run = logger.experiment
+    return f"wandb sync {Path(run.dir).parent}" if run.settings.mode in ("offline", "dryrun") else None
+
+
+def silence_tips() -> None:
+    """Drop Lightning's advertisements, which have no switch, and warnings about what is meant to be so."""
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not any(isinstance(f, _NoTips) for f in rank_zero.filters):
+        rank_zero.addFilter(_NoTips())
+    for message in _EXPECTED:
+        warnings.filterwarnings("ignore", message)
+
+
+class _NoTips(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_TIPS)

@@ -1,0 +1,98 @@
+"""A folder with a table of texts, and configs that train on it in a second."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_distill.__main__ import main
+
+SPLITS = ("train", "train", "val", "test")
+
+
+class Project:
+    """Runs the real command line inside one folder.
+
+    Args:
+        folder: The current folder.
+        capfd: pytest's.
+    """
+
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capfd = folder, capfd
+        self.out, self.err = "", ""
+
+    def run(self, *words: str) -> int:
+        """The exit code; `out` and `err` hold what was printed."""
+        self._capfd.readouterr()
+        code = main(list(words))
+        self.out, self.err = self._capfd.readouterr()
+        return code
+
+    def fit(self, *words: str, config: str = "small.yaml") -> int:
+        """Train on the small config."""
+        return self.run("fit", "--config", config, *words)
+
+    def fails(self, *words: str, code: int = 2) -> str:
+        """The one paragraph of a command that must fail."""
+        assert self.run(*words) == code, self.out + self.err
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        assert "Traceback" not in self.err
+        return lines[0]
+
+    def change(self, name: str, edit: Callable[[dict[str, Any]], None]) -> str:
+        """Write a changed copy of the small config."""
+        config = copy.deepcopy(yaml.safe_load(Path("small.yaml").read_text()))
+        edit(config)
+        Path(name).write_text(yaml.safe_dump(config, sort_keys=False))
+        return name
+
+
+def small_config() -> dict[str, Any]:
+    """Supervised training of a text model."""
+    trainer = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    encoder = {"class_path": "ByteTextCNN", "init_args": {"width": 8, "embedding_dim": 8}}
+    student = {
+        "class_path": "MultimodalModel",
+        "init_args": {"encoders": {"text": encoder}, "num_classes": 2},
+    }
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+    source = {
+        "class_path": "ManifestSource",
+        "init_args": {"path": "table.csv", "modalities": {"text": "text"}},
+    }
+    processor = {"class_path": "ByteTextProcessor", "init_args": {"max_length": 8}}
+    return {
+        "trainer": trainer,
+        "model": {
+            "class_path": "DistillationModule",
+            "init_args": {"student": student, "optimizer": optimizer},
+        },
+        "data": {
+            "class_path": "TextDataModule",
+            "init_args": {"source": source, "processors": {"text": processor}, "batch_size": 8},
+        },
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Project:
+    """The folder, entered."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{'ab'[i % 2] * 3}{i},{'xy'[i % 2]},{SPLITS[i // 2 % 4]}" for i in range(64)]
+    Path("table.csv").write_text("\n".join(["text,label,split", *rows]) + "\n")
+    Path("small.yaml").write_text(yaml.safe_dump(small_config(), sort_keys=False))
+    return Project(tmp_path, capfd)

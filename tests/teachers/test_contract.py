@@ -1,0 +1,67 @@
+"""What every teacher must do, whichever file it is in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from lightning_distill.teachers import FrozenTeacher, Teacher
+from tests.builders import CLASSES, make_batch, make_model, same_bits
+from tests.shelves import concrete
+
+TEACHERS = pytest.mark.parametrize("cls", concrete("teachers"))
+
+
+def make_teacher(cls: Any) -> Teacher:
+    return cls(make_model())
+
+
+@TEACHERS
+def test_answers_without_gradient_and_always_the_same(cls: Any) -> None:
+    teacher, batch = make_teacher(cls), make_batch()
+    first, second = teacher(batch), teacher(batch)
+    assert first.logits.shape == (4, teacher.num_classes)
+    for output in (first, second):
+        tensors = [output.logits, output.embedding, *output.features.values()]
+        assert not any(t.requires_grad or t.is_inference() for t in tensors)
+    assert same_bits(first.logits, second.logits)
+
+
+@TEACHERS
+def test_is_no_module(cls: Any) -> None:
+    """What is in no module tree cannot reach optimizer, checkpoint or `train()`."""
+    teacher = make_teacher(cls)
+    holder = nn.Module()
+    holder.teacher = teacher  # type: ignore[assignment]
+    assert not isinstance(teacher, nn.Module)
+    assert not list(holder.modules())[1:]
+    assert not holder.state_dict()
+
+
+@TEACHERS
+def test_tells_its_tensors(cls: Any) -> None:
+    tensors = list(make_teacher(cls).tensors())
+    assert tensors
+    assert not any(t.requires_grad for t in tensors)
+
+
+@pytest.mark.parametrize("mode", ["whole", "part"])
+def test_frozen_teacher_obeys_no_call_of_train(mode: str) -> None:
+    model, batch = make_model(), make_batch()
+    teacher = FrozenTeacher(model)
+    before, answer = [t.clone() for t in teacher.tensors()], teacher(batch).logits
+    (model if mode == "whole" else model.encoders["a"]).train()
+    assert same_bits(teacher(batch).logits, answer)
+    assert all(same_bits(a, b) for a, b in zip(before, teacher.tensors(), strict=True))
+    assert not teacher.model.training
+    assert not any(part.training for part in teacher.model.modules())
+
+
+def test_frozen_teacher_knows_its_classes() -> None:
+    model = make_model()
+    model.classes = CLASSES
+    teacher = FrozenTeacher(model)
+    assert (teacher.num_classes, teacher.classes) == (len(CLASSES), CLASSES)
+    assert not any(p.requires_grad for p in model.parameters())

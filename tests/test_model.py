@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN, TransformersTextEncoder
 from lightning_distill.errors import ConfigError
@@ -96,6 +96,25 @@ def test_what_is_absent_cannot_matter_to_batch_statistics(
     model, batch = make_model(fusion=fusion).train(), make_batch(size=SIZE, absent=absent)
     assert_same_answer(model, batch, spoiled(batch, number))
     assert all(buffer.isfinite().all() for buffer in model.buffers())
+
+
+class TokenMean(Encoder):
+    """Divides by the number of tokens, so that an empty mask gives NaN, as attention may."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.embed = nn.Embedding(256, 4)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        mask = inputs["attention_mask"][:, :, None]
+        return (self.embed(inputs["input_ids"]) * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+@pytest.mark.parametrize("token", [0, 1])
+def test_an_absent_text_may_have_an_empty_mask(token: int) -> None:
+    model = MultimodalModel({"text": TokenMean(), "audio": LogMelCNN(width=4)}, 3)
+    batch = make_batch(("text", "audio"), SIZE, {"text": [1, 2]})
+    assert_same_answer(model, batch, spoiled(batch, NAN, token))
 
 
 def test_presence_matters() -> None:

@@ -115,9 +115,13 @@ def _lists(rows: Tensor) -> pa.Array:
 
 def _append(target: Path, part: Path) -> None:
     joined = target.with_name(target.name + ".joined")
-    with pq.ParquetFile(target) as first, pq.ParquetFile(part) as second:
-        with pq.ParquetWriter(joined, first.schema_arrow) as writer:  # noqa: SIM117 - needs the schema
-            for batch in chain(first.iter_batches(), second.iter_batches()):
-                writer.write_batch(batch)
+    schema = pq.read_schema(target)
+    with (
+        pq.ParquetFile(target) as first,
+        pq.ParquetFile(part) as second,
+        pq.ParquetWriter(joined, schema) as writer,
+    ):
+        for batch in chain(first.iter_batches(), second.iter_batches()):
+            writer.write_batch(batch)
     os.replace(joined, target)
     part.unlink()

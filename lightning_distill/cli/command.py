@@ -21,7 +21,7 @@ from lightning_distill.callbacks import (
     StudentExport,
 )
 from lightning_distill.cli import names
-from lightning_distill.cli.loggers import loggers_of_run, silence_tips, sync_line
+from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, silence_tips, sync_line
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.run_folder import RunFolder, differences
 from lightning_distill.cli.run_record import RunRecord
@@ -218,13 +218,12 @@ class DistillationCLI(LightningCLI):
             return
         self._say_differences()
         loggers = [lg for lg in self.trainer.loggers if isinstance(lg, WandbLogger)]
-        try:
-            with self.folder:
+        with self.folder:
+            try:
                 self.trainer.fit(model, **kwargs)
                 lines = [line for logger in loggers if (line := sync_line(logger))]
-        finally:
-            for logger in loggers:
-                logger.experiment.finish()
+            finally:
+                finish_wandb(loggers)
         if self.trainer.is_global_zero:
             self._say_result(lines)
 

@@ -7,7 +7,7 @@ import logging
 import netrc
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
@@ -187,6 +187,14 @@ def sync_line(logger: WandbLogger) -> str | None:
     """The command that uploads an offline run."""
     run = logger.experiment
     return f"wandb sync {Path(run.dir).parent}" if run.settings.mode in ("offline", "dryrun") else None
+
+
+def finish_wandb(loggers: Sequence[WandbLogger]) -> None:
+    """End W&B's run, which would otherwise swallow the next one of this process."""
+    if loggers:
+        import wandb
+
+        wandb.finish()
 
 
 def silence_tips() -> None:

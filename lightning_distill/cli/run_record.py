@@ -25,12 +25,7 @@ class RunRecord(Callback):
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        config: str,
-        words: Sequence[str],
-        history: HistoryLogger,
-        loggers: Sequence[Logger],
+        self, folder: RunFolder, config: str, words: Sequence[str], loggers: Sequence[Logger]
     ) -> None:
         self.folder, self.config, self.words = folder, config, words
         self.history = [logger for logger in loggers if isinstance(logger, HistoryLogger)]

@@ -79,6 +79,17 @@ def test_the_seed_matters(tmp_path: Path) -> None:
     assert not same_bits(first.student.head.weight, second.student.head.weight)
 
 
+def test_every_step_has_its_own_seed(tmp_path: Path) -> None:
+    seeds: list[int] = []
+    for _ in range(2):
+        module = build()
+        module.student.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+        make_trainer(tmp_path, max_epochs=2, limit_val_batches=0).fit(module, make_data())
+    first, again = seeds[:8], seeds[8:]
+    assert len(set(first)) == 8
+    assert again == first
+
+
 @pytest.mark.parametrize(
     ("saved", "killed", "accumulate"),
     [(4, 6, 1), (5, 5, 1), (5, 7, 1), (8, 8, 1), (3, 4, 2), (2, 3, 3)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from lightning_distill.teachers import FrozenTeacher, Teacher
@@ -27,6 +28,16 @@ def test_answers_without_gradient_and_always_the_same(cls: Any) -> None:
         tensors = [output.logits, output.embedding, *output.features.values()]
         assert not any(t.requires_grad or t.is_inference() for t in tensors)
     assert same_bits(first.logits, second.logits)
+
+
+def test_frozen_teacher_stays_without_gradient() -> None:
+    model = make_model()
+    teacher = FrozenTeacher(model)
+    model.requires_grad_(True)
+    with torch.enable_grad():
+        output = teacher(make_batch())
+    assert not output.logits.requires_grad
+    assert not output.features["a"].requires_grad
 
 
 @TEACHERS

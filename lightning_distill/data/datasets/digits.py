@@ -86,6 +86,7 @@ def speech(domain: Literal["source", "target"]) -> Bank:
     ordered = sorted(set(voices))
     held_out = set(ordered[2::3])  # one voice of each accent
 
+    @cache
     def load(item: int) -> Waveform:
         samples = stream[start[item] : start[item] + length[item]]
         return Waveform(_over_the_phone(samples, rate, int(item)) if domain == "target" else samples, rate)

@@ -1,0 +1,1 @@
+"""Subcommands beside LightningCLI's own, one a module with a `main(argv)`."""

@@ -1,0 +1,67 @@
+"""Data as they come in practice: broken training samples, corrupted inputs at test."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from lightning_distill.data import BatchKey, MultimodalDataModule, MultimodalDataset
+from lightning_distill.randomness import generator, uniform
+from lightning_distill.structures import Batch
+
+MODALITY: Final = "audio"
+BROKEN_SHARE: Final = 0.01
+BROKEN_FACTOR: Final = 100.0
+CORRUPTED_SHARE: Final = 0.05
+CORRUPTED_VALUE: Final = 1000.0
+
+
+class _Wrapped(Dataset[Batch]):
+    def __init__(self, clean: MultimodalDataset) -> None:
+        self.clean = clean
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+
+class _Broken(_Wrapped):
+    def __getitem__(self, key: BatchKey) -> Batch:
+        batch = self.clean[key]
+        draws = uniform(0, 0, batch["sample_id"].numpy(), "broken", 2)
+        broken = torch.from_numpy(draws[:, 0] < BROKEN_SHARE)
+        label = torch.from_numpy((draws[:, 1] * 10).astype(np.int64))
+        batch["inputs"][MODALITY] = torch.where(
+            broken[:, None, None], batch["inputs"][MODALITY] * BROKEN_FACTOR, batch["inputs"][MODALITY]
+        )
+        batch["target"] = torch.where(broken, label, batch["target"])
+        return batch
+
+
+class _Corrupted(_Wrapped):
+    def __getitem__(self, key: BatchKey) -> Batch:
+        batch = self.clean[key]
+        features = batch["inputs"][MODALITY]
+        draws = torch.from_numpy(generator("corrupted", int(key.positions[0])).random(features.shape))
+        features = features.masked_fill(draws < CORRUPTED_SHARE / 2, CORRUPTED_VALUE)
+        batch["inputs"][MODALITY] = features.masked_fill(draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE)
+        return batch
+
+
+class BrokenSamples(MultimodalDataModule):
+    """1 % of the training samples have their normalised audio feature times 100 and a random label."""
+
+    def dataset(self, split: str) -> MultimodalDataset:
+        """The split, broken if it is trained on."""
+        clean = super().dataset(split)
+        return _Broken(clean) if split == "train" else clean  # type: ignore[return-value]
+
+
+class CorruptedInputs(MultimodalDataModule):
+    """5 % of the audio's input features are at plus or minus 1000."""
+
+    def dataset(self, split: str) -> MultimodalDataset:
+        """The split, corrupted."""
+        return _Corrupted(super().dataset(split))  # type: ignore[return-value]

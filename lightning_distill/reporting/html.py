@@ -1,0 +1,66 @@
+"""The whole story as one HTML file that needs nothing but a browser."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.reporting.formatting import decimals, duration, mean_and_error, percent, setting
+from lightning_distill.reporting.summary import Summary, by_student, clip_lines, corruption
+
+TEMPLATE: Final = "report.html.j2"
+
+
+def render_report(summary: Summary, picture: bytes) -> str:
+    """Fill the template; every text is escaped.
+
+    Args:
+        summary: The facts.
+        picture: A PNG, which becomes part of the page.
+
+    Returns:
+        HTML.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {
+        "percent": percent,
+        "mean_and_error": mean_and_error,
+        "decimals": decimals,
+        "duration": duration,
+        "setting": setting,
+    }
+    template = page.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        summary=summary,
+        students=by_student(summary["rows"]),
+        clip_lines=clip_lines(summary["clip"]),
+        corruption=corruption(summary["feature_clip"]),
+        picture=b64encode(picture).decode("ascii"),
+        alt=picture_in_words(summary),
+    )
+
+
+def picture_in_words(summary: Summary) -> str:
+    """What the picture shows, for those who do not see it."""
+    rows = ", ".join(f"{row['name']} {percent(row['accuracy_mean'])}" for row in summary["rows"])
+    return f"Bars of target accuracy. {rows}. Below: accuracies without and with clipping, as in the tables."
+
+
+def save_report(summary: Summary, picture: Path | str | bytes, path: Path | str) -> Path:
+    """Write the page, whole or not at all.
+
+    Args:
+        summary: The facts.
+        picture: A PNG, or the file that holds it.
+        path: Of the HTML file; its folder is made where needed.
+
+    Returns:
+        The path of the HTML file.
+    """
+    png = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    return write_atomically(path, render_report(summary, png))

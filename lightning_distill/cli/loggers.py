@@ -24,6 +24,7 @@ _TIPS: Final = (
 )
 _EXPECTED: Final = (
     r"Checkpoint directory .* exists and is not empty\.",  # that of a resumed run
+    r"The dirpath has changed from",  # so it has: a folder was moved, or a new run starts from a checkpoint
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # test needs none
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own
 )
@@ -173,7 +174,7 @@ def wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
     import wandb
 
     offline = mode == "offline"
-    return WandbLogger(
+    logger = WandbLogger(
         name=folder.name,
         save_dir=folder,
         id=run_id or token_hex(4),
@@ -181,6 +182,9 @@ def wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
         mode=mode,
         settings=wandb.Settings(silent=True) if offline else None,
     )
+    # Lightning always passes it on, and W&B then warns that it has no effect.
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    return logger
 
 
 def sync_line(logger: WandbLogger) -> str | None:

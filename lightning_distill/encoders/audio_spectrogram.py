@@ -10,7 +10,8 @@ from lightning_distill.encoders.base import Encoder
 class LogMelCNN(Encoder):
     """Three 3x3 convolutions over time and frequency, averaged over time, then a linear layer.
 
-    There is no normalisation layer: an input far too loud stays so, which is what clipping is for.
+    Group normalisation after the second and third convolution takes out loudness and much of a line's
+    colour, and keeps the rows of a batch apart.
 
     Args:
         mels: Mel bands of the input; at least 8.
@@ -24,9 +25,11 @@ class LogMelCNN(Encoder):
             nn.Conv2d(1, width, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.GroupNorm(4, 2 * width),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.GroupNorm(4, 2 * width),
             nn.ReLU(),
             nn.MaxPool2d((1, 2)),
             nn.AdaptiveAvgPool2d((4, mels // 8)),

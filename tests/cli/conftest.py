@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+import lightning_distill.cli  # noqa: F401 - Lightning's log handler keeps the stream it is imported under
 from lightning_distill.__main__ import main
+
+Config = dict[str, Any]
 
 SPLITS = ("train", "train", "val", "test")
 
@@ -54,7 +57,13 @@ class Project:
         return name
 
 
-def small_config() -> dict[str, Any]:
+def module(config: Config) -> Config:
+    """Init args of the module."""
+    found: Config = config["model"]["init_args"]
+    return found
+
+
+def small_config() -> Config:
     """Supervised training of a text model."""
     trainer = {
         "accelerator": "cpu",

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Project
-
-Config = dict[str, Any]
+from tests.cli.conftest import Config, Project, module
 
 KD = {"class_path": "LogitKD", "init_args": {"temperature": 2.0}}
 TEACHER = {
@@ -24,14 +22,10 @@ TEACHER = {
 }
 
 
-def module(config: Config) -> Config:
-    """Init args of the module."""
-    return config["model"]["init_args"]
-
-
 def student(config: Config) -> Config:
     """Init args of the student."""
-    return module(config)["student"]["init_args"]
+    found: Config = module(config)["student"]["init_args"]
+    return found
 
 
 def distil(config: Config, **term: Any) -> None:
@@ -40,7 +34,11 @@ def distil(config: Config, **term: Any) -> None:
 
 
 IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
-    "trainer key": (lambda c: c["trainer"].update(max_epoch=3), "line 8", ["did you mean 'trainer.max_epochs'?"]),
+    "trainer key": (
+        lambda c: c["trainer"].update(max_epoch=3),
+        "line 8",
+        ["did you mean 'trainer.max_epochs'?"],
+    ),
     "top key": (lambda c: c.update(modle={"x": 1}), "modle", ["did you mean 'model'?"]),
     "default callback": (
         lambda c: c.update(early_stopping={"patiense": 1}),
@@ -48,7 +46,11 @@ IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
         ["did you mean 'early_stopping.patience'?"],
     ),
     "module key": (lambda c: module(c).update(studnt=1), "model.studnt", ["did you mean 'student'?"]),
-    "beside class_path": (lambda c: c["model"].update(init_arg=1), "model.init_arg", ["did you mean 'init_args'?"]),
+    "beside class_path": (
+        lambda c: c["model"].update(init_arg=1),
+        "model.init_arg",
+        ["did you mean 'init_args'?"],
+    ),
     "key in a loss": (
         lambda c: distil(c, init_args={"temprature": 3}),
         "model.losses.temprature",
@@ -177,7 +179,10 @@ ON_THE_LINE: dict[str, tuple[list[str], list[str]]] = {
     "optimizer class": (["--model.optimizer", "AdmW"], ["model.optimizer", "did you mean 'AdamW'?"]),
     "type": (["--model.student.num_classes", "abc"], ["found 'abc'", "expected a whole number"]),
     "choice": (["--resume", "aut"], ["resume: found 'aut'", "expected 'auto'"]),
-    "part file": (["--model.student.fusion", "smal.yaml"], ["no file smal.yaml", "did you mean 'small.yaml'?"]),
+    "part file": (
+        ["--model.student.fusion", "smal.yaml"],
+        ["no file smal.yaml", "did you mean 'small.yaml'?"],
+    ),
     "stray word": (["stray"], ["found 'stray'"]),
     "value forgotten": (["--trainer.max_epochs"], ["--trainer.max_epochs", "expected one argument"]),
 }
@@ -216,14 +221,15 @@ def test_no_config_at_all(project: Project) -> None:
 
 
 def test_errors_of_the_data_keep_their_exit_code(project: Project) -> None:
-    paragraph = project.fails(
-        "fit", "--config", "small.yaml", "--data.source.path", "nowhere.csv", code=3
-    )
+    paragraph = project.fails("fit", "--config", "small.yaml", "--data.source.path", "nowhere.csv", code=3)
     assert "nowhere.csv" in paragraph
 
 
 def test_missing_teacher_names_the_folder_and_the_command_that_makes_it(project: Project) -> None:
-    folder = {"class_path": "lightning_distill.export.load_student", "init_args": {"folder": "runs/t/student"}}
+    folder = {
+        "class_path": "lightning_distill.export.load_student",
+        "init_args": {"folder": "runs/t/student"},
+    }
     teacher = {"class_path": "FrozenTeacher", "init_args": {"model": folder}}
     name = project.change("no_teacher.yaml", lambda c: module(c).update(teacher=teacher, losses={"kd": KD}))
     paragraph = project.fails("fit", "--config", name, code=4)

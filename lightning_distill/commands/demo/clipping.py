@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from lightning_distill.clipping import ValueClip
-from lightning_distill.commands.demo.faults import BrokenSamples
-from lightning_distill.commands.demo.models import (
+from lightning_distill.commands.demo.constants import (
     BATCH_SIZE,
+    CLIP_GRID,
+    EPSILON,
     LEARNING_RATE,
     MODALITIES,
-    STEPS,
-    adamw,
-    model,
-    one_cycle,
-    processors,
-    sgd,
-)
-from lightning_distill.commands.demo.story import (
-    EPSILON,
     MODALITY_DROPOUT,
-    clean_and_corrupted,
+    STEPS,
 )
+from lightning_distill.commands.demo.faults import BrokenSamples
+from lightning_distill.commands.demo.models import adamw, model, one_cycle, processors, sgd
+from lightning_distill.commands.demo.story import clean_and_corrupted
 from lightning_distill.commands.demo.training import data_module, evaluate, fit, start
 from lightning_distill.data.datasets import Digits
 from lightning_distill.module import DistillationModule
-
-SETTINGS: Final = (("AdamW", LEARNING_RATE), ("SGD", 0.1), ("SGD", 1.0))
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ def grid() -> list[Cell]:
     """Every optimizer and learning rate, on clean and broken data, without and with the rule."""
     return [
         Cell(optimizer, rate, broken, clipped)
-        for optimizer, rate in SETTINGS
+        for optimizer, rate in CLIP_GRID
         for broken in (False, True)
         for clipped in (False, True)
     ]

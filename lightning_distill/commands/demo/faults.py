@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from lightning_distill.commands.demo.constants import (
+    BROKEN_FACTOR,
+    BROKEN_MODALITY,
+    BROKEN_SHARE,
+    CORRUPTED_SHARE,
+    CORRUPTED_VALUE,
+)
 from lightning_distill.data import BatchKey, MultimodalDataModule, MultimodalDataset
 from lightning_distill.randomness import generator, uniform
 from lightning_distill.structures import Batch
-
-MODALITY: Final = "audio"
-BROKEN_SHARE: Final = 0.01
-BROKEN_FACTOR: Final = 100.0
-CORRUPTED_SHARE: Final = 0.05
-CORRUPTED_VALUE: Final = 1000.0
 
 
 class _Wrapped(Dataset[Batch]):
@@ -33,8 +32,10 @@ class _Broken(_Wrapped):
         draws = uniform(0, 0, batch["sample_id"].numpy(), "broken", 2)
         broken = torch.from_numpy(draws[:, 0] < BROKEN_SHARE)
         label = torch.from_numpy((draws[:, 1] * 10).astype(np.int64))
-        batch["inputs"][MODALITY] = torch.where(
-            broken[:, None, None], batch["inputs"][MODALITY] * BROKEN_FACTOR, batch["inputs"][MODALITY]
+        batch["inputs"][BROKEN_MODALITY] = torch.where(
+            broken[:, None, None],
+            batch["inputs"][BROKEN_MODALITY] * BROKEN_FACTOR,
+            batch["inputs"][BROKEN_MODALITY],
         )
         batch["target"] = torch.where(broken, label, batch["target"])
         return batch
@@ -43,10 +44,12 @@ class _Broken(_Wrapped):
 class _Corrupted(_Wrapped):
     def __getitem__(self, key: BatchKey) -> Batch:
         batch = self.clean[key]
-        features = batch["inputs"][MODALITY]
+        features = batch["inputs"][BROKEN_MODALITY]
         draws = torch.from_numpy(generator("corrupted", int(key.positions[0])).random(features.shape))
         features = features.masked_fill(draws < CORRUPTED_SHARE / 2, CORRUPTED_VALUE)
-        batch["inputs"][MODALITY] = features.masked_fill(draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE)
+        batch["inputs"][BROKEN_MODALITY] = features.masked_fill(
+            draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE
+        )
         return batch
 
 

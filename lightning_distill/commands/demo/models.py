@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from lightning_distill.commands.demo.constants import LEARNING_RATE, STEPS
 from lightning_distill.data import AudioProcessor, ByteTextProcessor, ImageProcessor, Processor
 from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN
 from lightning_distill.feature_clipping import FeatureClip
 from lightning_distill.model import MultimodalModel
-
-MODALITIES: Final = ("image", "text", "audio")
-STEPS: Final = 300
-BATCH_SIZE: Final = 64
-LEARNING_RATE: Final = 4e-3
 
 
 def processors(modalities: Sequence[str]) -> dict[str, Processor]:
@@ -25,9 +20,7 @@ def processors(modalities: Sequence[str]) -> dict[str, Processor]:
     every: dict[str, Processor] = {
         "image": ImageProcessor(size=12, channels=1, max_shift=0.08, max_scale=0.2, max_rotation=15),
         "text": ByteTextProcessor(max_length=32),
-        "audio": AudioProcessor(
-            sample_rate=8000, seconds=0.7, mels=32, dynamic_range=40.0, max_shift=0.1
-        ),
+        "audio": AudioProcessor(sample_rate=8000, seconds=0.7, mels=32, dynamic_range=40.0, max_shift=0.1),
     }
     return {modality: every[modality] for modality in modalities}
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from lightning_distill.clipping import ClipRule, ValueClip
-from lightning_distill.commands.demo.faults import CorruptedInputs
-from lightning_distill.commands.demo.models import (
+from lightning_distill.commands.demo.constants import (
+    ALPHA,
+    EPSILON,
+    FEATURE_EPSILON,
+    LABELLED_PER_BATCH,
+    LABELS,
     LEARNING_RATE,
     MODALITIES,
+    MODALITY_DROPOUT,
     STEPS,
-    adamw,
-    model,
-    one_cycle,
-    processors,
+    STUDENTS,
+    TEMPERATURE,
 )
+from lightning_distill.commands.demo.faults import CorruptedInputs
+from lightning_distill.commands.demo.models import adamw, model, one_cycle, processors
 from lightning_distill.commands.demo.training import data_module, evaluate, fit, latency, start
 from lightning_distill.data import DataSource, MultimodalDataModule
 from lightning_distill.data.datasets import Digits
@@ -25,15 +29,6 @@ from lightning_distill.losses import LogitKD
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
 from lightning_distill.teachers import FrozenTeacher
-
-LABELS: Final = 50
-LABELLED_PER_BATCH: Final = 16
-TEMPERATURE: Final = 2.0
-ALPHA: Final = 0.9
-STUDENTS: Final = ("image", "audio")
-EPSILON: Final = 0.01
-FEATURE_EPSILON: Final = 1.0
-MODALITY_DROPOUT: Final = 0.5
 
 
 @dataclass(frozen=True)

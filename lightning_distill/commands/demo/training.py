@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 
-from lightning_distill.commands.demo.models import BATCH_SIZE, processors
+from lightning_distill.commands.demo.constants import BATCH_SIZE
+from lightning_distill.commands.demo.models import processors
 from lightning_distill.data import DataSource, MultimodalDataModule
 from lightning_distill.errors import NonFiniteError
 from lightning_distill.model import MultimodalModel
@@ -42,7 +43,9 @@ def fit(module: DistillationModule, data: LightningDataModule, steps: int) -> in
     return None
 
 
-def evaluate(model: MultimodalModel, data: LightningDataModule, teacher: Teacher | None = None) -> dict[str, float]:
+def evaluate(
+    model: MultimodalModel, data: LightningDataModule, teacher: Teacher | None = None
+) -> dict[str, float]:
     """Test metrics without their prefix: accuracy, macro_f1, calibration_error, agreement."""
     trainer = Trainer(**_quiet())
     (result,) = trainer.test(DistillationModule(model, teacher=teacher), datamodule=data, verbose=False)

@@ -61,25 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    command = next((word for word in words if word in _COMMANDS), None)
-    if command is None:
-        if not words or words[0] in ("-h", "--help"):
-            print(_HELP)
-            return 0
-        if words[0] in ("-V", "--version"):
-            print(f"lightning-distill {__version__}")
-            return 0
-        raise ConfigError(
-            where="command line",
-            found=words[0],
-            expected=f"a command: {', '.join(_COMMANDS)}",
-            fix=f"see lightning-distill --help{nearest(words[0], _COMMANDS)}",
-        )
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help"):
+        print(_HELP)
+        return 0
+    if command in ("-V", "--version"):
+        print(f"lightning-distill {__version__}")
+        return 0
     if command == "demo":
         from lightning_distill.commands.demo import main as demo
 
-        words.remove("demo")
-        return int(demo(words) or 0)
+        return int(demo(words[1:]) or 0)
+    if command not in _TRAINER:
+        raise ConfigError(
+            where="command line",
+            found=command,
+            expected=f"first of all a command: {', '.join(_COMMANDS)}",
+            fix=f"see lightning-distill --help{nearest(command, _COMMANDS)}",
+        )
     from lightning_distill.cli import run
 
     run(command, words)

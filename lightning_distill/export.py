@@ -165,7 +165,7 @@ def _instantiate(spec: dict[str, Any], path: Path) -> MultimodalModel:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MultimodalModel, "model")
     try:
-        model = parser.instantiate_classes(parser.parse_object({"model": spec})).model
+        model = parser.instantiate(parser.parse_object({"model": spec})).model
     except (jsonargparse.ArgumentError, TypeError, ValueError, ConfigError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -15,7 +15,8 @@ class ConfiguredHyperparameters(Callback):
     Lightning restores the optimizer's state, and with it the hyperparameters of the run that saved it. This
     callback keeps in each checkpoint what was configured at its start, compares on resume, and applies what
     differs. What was not changed is left alone, so that an unchanged resume stays exact. Where a schedule
-    has already moved the learning rate, the new one is moved by the same factor.
+    has already moved the learning rate, the new one is moved by the same factor. A checkpoint made without
+    it is compared by what it holds: under a schedule, by the learning rate the schedule started from.
     """
 
     def __init__(self) -> None:
@@ -46,9 +47,12 @@ class ConfiguredHyperparameters(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Apply what was changed since."""
-        then, now = self._then, self._now
+        if trainer.ckpt_path is None:
+            return
+        now = self._now
+        then = self._then or self._guess(trainer)
         if [len(g) for g in then.get("groups", [])] != [len(g) for g in now["groups"]]:
-            return  # not resumed, or another number of parameter groups, which torch refuses by itself
+            return  # torch itself refuses another number of parameter groups
         for optimizer, new, old in zip(trainer.optimizers, now["groups"], then["groups"], strict=True):
             for group, new_values, old_values in zip(optimizer.param_groups, new, old, strict=True):
                 _apply(group, new_values, old_values)
@@ -60,6 +64,28 @@ class ConfiguredHyperparameters(Callback):
             if "_last_lr" in changed:
                 changed["_last_lr"] = [group["lr"] for group in scheduler.optimizer.param_groups]
             scheduler.load_state_dict({**_state(scheduler), **changed})
+
+    def _guess(self, trainer: Trainer) -> dict[str, list[Any]]:
+        """What was configured for a checkpoint that was made without this callback."""
+        groups = [[_plain(g) for g in o.param_groups] for o in trainer.optimizers]
+        if not trainer.lr_scheduler_configs:
+            return {"groups": groups, "schedulers": []}
+        # A schedule has moved what it schedules: only the rate it started from is known.
+        then = [
+            [_started_from(old, new) for old, new in zip(restored, made, strict=True)]
+            for restored, made in zip(groups, self._now["groups"], strict=True)
+        ]
+        rates = [group["initial_lr"] for group in then[0] if "initial_lr" in group]
+        known = {"base_lrs": rates, "_last_lr": [group["lr"] for group in then[0]]}
+        schedulers = [{**s, **{k: v for k, v in known.items() if k in s}} for s in self._now["schedulers"]]
+        return {"groups": then, "schedulers": schedulers}
+
+
+def _started_from(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    if not (old.get("initial_lr") and new.get("initial_lr")):
+        return new
+    moved = old["initial_lr"] / new["initial_lr"]
+    return {**new, "lr": new["lr"] * moved, "initial_lr": old["initial_lr"]}
 
 
 def _apply(group: dict[str, Any], new: dict[str, Any], old: dict[str, Any]) -> None:

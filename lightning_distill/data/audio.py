@@ -79,6 +79,9 @@ def _decode(file: Any) -> NDArray[np.float32]:
 class AudioProcessor(Processor):
     """Log-mel spectrograms of clips of one length, normalised per clip.
 
+    Each band has its mean over time taken out (cepstral mean normalisation: the colour of microphone, line
+    and steady noise goes with it), then the clip is scaled to unit deviation.
+
     Args:
         sample_rate: Hz; other rates are resampled.
         seconds: Length of a clip; longer ones lose their ends evenly, shorter ones are padded with silence.
@@ -138,7 +141,7 @@ class AudioProcessor(Processor):
         return torch.zeros(self.length)
 
     def collate(self, prepared: Sequence[Tensor]) -> Tensor:
-        """Log-mel spectrograms, float32 "batch frames mels", zero mean and unit deviation a clip."""
+        """Log-mel spectrograms, float32 "batch frames mels", zero mean a band, unit deviation a clip."""
         power = (
             torch.stft(
                 torch.stack(list(prepared)),
@@ -153,7 +156,7 @@ class AudioProcessor(Processor):
         mel = torch.log((self._bank.T @ power).clamp(min=1e-10)).transpose(1, 2)
         loudest = mel.amax(dim=(1, 2), keepdim=True)
         mel = torch.maximum(mel, loudest - self.dynamic_range * math.log(10) / 10)
-        centred = mel - mel.mean(dim=(1, 2), keepdim=True)
+        centred = mel - mel.mean(dim=1, keepdim=True)
         return centred / centred.std(dim=(1, 2), keepdim=True).clamp(min=1e-3)
 
     def augment(self, inputs: Inputs, seed: int, epoch: int, sample_id: NDArray[np.int64]) -> Inputs:

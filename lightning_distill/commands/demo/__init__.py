@@ -58,14 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     from lightning_distill.commands.demo.constants import SEEDS, STEPS
 
     parser = argparse.ArgumentParser(
-        prog="lightning-distill demo", description=main.__doc__.partition("\n")[0]
+        prog="lightning-distill demo",
+        description="From three labelled modalities to one in a new domain, on data that come along.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder for the results (default: demo)"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="default: %(default)s")
-    parser.add_argument(
-        "--steps", type=int, default=STEPS, help="optimizer steps a training (default: %(default)s)"
-    )
-    parser.add_argument("--processes", type=int, default=2, help="trainings at a time (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="one story each")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps a training")
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time")
     return parser

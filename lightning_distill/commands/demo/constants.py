@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 SEEDS: Final = (0, 1, 2)
-STEPS: Final = 300
+STEPS: Final = 250
 """Optimizer steps, the same for every training."""
 MODALITIES: Final = ("image", "text", "audio")
 STUDENTS: Final = ("image", "audio")
@@ -26,8 +26,14 @@ EPSILON: Final = 0.01
 """Range of the gradient clip."""
 FEATURE_EPSILON: Final = 1.0
 """Range of the fused-feature clip."""
-CLIP_GRID: Final = (("AdamW", LEARNING_RATE), ("SGD", 0.1), ("SGD", 1.0))
-"""Optimizers and learning rates of the second table."""
+CLIP_STEPS: Final = 150
+"""Optimizer steps of a training of the second table."""
+CLIP_GRID: Final = (
+    ("AdamW", LEARNING_RATE, (False, True)),
+    ("SGD", 0.1, (False, True)),
+    ("SGD", 1.0, (False,)),
+)
+"""Optimizers and learning rates of the second table, on clean (False) and broken (True) data."""
 
 BROKEN_MODALITY: Final = "audio"
 BROKEN_SHARE: Final = 0.01

@@ -32,10 +32,9 @@ class _Broken(_Wrapped):
         draws = uniform(0, 0, batch["sample_id"].numpy(), "broken", 2)
         broken = torch.from_numpy(draws[:, 0] < BROKEN_SHARE)
         label = torch.from_numpy((draws[:, 1] * 10).astype(np.int64))
+        features = batch["inputs"][BROKEN_MODALITY]
         batch["inputs"][BROKEN_MODALITY] = torch.where(
-            broken[:, None, None],
-            batch["inputs"][BROKEN_MODALITY] * BROKEN_FACTOR,
-            batch["inputs"][BROKEN_MODALITY],
+            broken[:, None, None], features * BROKEN_FACTOR, features
         )
         batch["target"] = torch.where(broken, label, batch["target"])
         return batch
@@ -47,9 +46,8 @@ class _Corrupted(_Wrapped):
         features = batch["inputs"][BROKEN_MODALITY]
         draws = torch.from_numpy(generator("corrupted", int(key.positions[0])).random(features.shape))
         features = features.masked_fill(draws < CORRUPTED_SHARE / 2, CORRUPTED_VALUE)
-        batch["inputs"][BROKEN_MODALITY] = features.masked_fill(
-            draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE
-        )
+        features = features.masked_fill(draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE)
+        batch["inputs"][BROKEN_MODALITY] = features
         return batch
 
 

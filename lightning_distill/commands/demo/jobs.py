@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from lightning_distill.commands.demo.clipping import CellResult
+    from lightning_distill.commands.demo.clipping import Cell, CellResult
     from lightning_distill.commands.demo.story import Result
 
 
@@ -25,12 +25,10 @@ class Finished:
     Attributes:
         rows: seed -> rows of the first table.
         cells: Rows of the second table.
-        clipped_teacher: Accuracy of a teacher with a clipped fused feature, on clean and corrupted inputs.
     """
 
     rows: dict[int, list[Result]] = field(default_factory=dict)
     cells: list[CellResult] = field(default_factory=list)
-    clipped_teacher: dict[str, float] = field(default_factory=dict)
 
 
 def run_all(seeds: Sequence[int], steps: int, processes: int, console: Console) -> Finished:
@@ -43,20 +41,20 @@ def run_all(seeds: Sequence[int], steps: int, processes: int, console: Console) 
         console: Where the progress bar goes.
     """
     from lightning_distill.commands.demo.clipping import grid
+    from lightning_distill.commands.demo.constants import CLIP_STEPS
 
     finished = Finished()
     # Fork would copy torch's thread pools in an unknown state.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_be_quiet) as pool:
-        story = {pool.submit(_story, seed, steps, seed == seeds[0]): seed for seed in seeds}
-        cells = [pool.submit(_cell, cell, seeds[0], steps) for cell in grid()]
+        story = {pool.submit(_story, seed, steps): seed for seed in seeds}
+        cells = [pool.submit(_cell, cell, seeds[0], min(steps, CLIP_STEPS)) for cell in grid()]
         try:
             _wait([*story, *cells], console)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     for future, seed in story.items():
-        finished.rows[seed], corrupted = future.result()
-        finished.clipped_teacher |= corrupted
+        finished.rows[seed] = future.result()
     finished.cells = [future.result() for future in cells]
     return finished
 
@@ -82,15 +80,13 @@ def _be_quiet() -> None:
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
 
 
-def _story(seed: int, steps: int, with_corruption: bool) -> tuple[list[Result], dict[str, float]]:
+def _story(seed: int, steps: int) -> list[Result]:
     from lightning_distill.commands.demo.story import Story, embedded
 
-    story = Story(seed, embedded(seed), steps)
-    return story.rows(), story.corrupted() if with_corruption else {}
+    return Story(seed, embedded(seed), steps).rows()
 
 
-def _cell(cell: object, seed: int, steps: int) -> CellResult:
-    from lightning_distill.commands.demo.clipping import Cell, run
+def _cell(cell: Cell, seed: int, steps: int) -> CellResult:
+    from lightning_distill.commands.demo.clipping import run
 
-    assert isinstance(cell, Cell)
     return run(cell, seed, steps)

@@ -20,24 +20,29 @@ def processors(modalities: Sequence[str]) -> dict[str, Processor]:
     every: dict[str, Processor] = {
         "image": ImageProcessor(size=12, channels=1, max_shift=0.08, max_scale=0.2, max_rotation=15),
         "text": ByteTextProcessor(max_length=32),
-        "audio": AudioProcessor(sample_rate=8000, seconds=0.7, mels=32, dynamic_range=40.0, max_shift=0.1),
+        "audio": AudioProcessor(
+            sample_rate=8000, seconds=0.7, mels=32, hop=0.02, dynamic_range=30.0, max_shift=0.1
+        ),
     }
     return {modality: every[modality] for modality in modalities}
 
 
-def encoder(modality: str) -> Encoder:
+def encoder(modality: str, normalise_audio: bool = True) -> Encoder:
     """A small encoder, trained from scratch."""
     if modality == "image":
         return ImageCNN(channels=1, width=16)
-    return ByteTextCNN(width=32) if modality == "text" else LogMelCNN(mels=32, width=8)
+    return ByteTextCNN(width=32) if modality == "text" else LogMelCNN(32, 12, normalise=normalise_audio)
 
 
 def model(
-    modalities: Sequence[str], feature_clip: FeatureClip | None = None, modality_dropout: float = 0.0
+    modalities: Sequence[str],
+    feature_clip: FeatureClip | None = None,
+    modality_dropout: float = 0.0,
+    normalise_audio: bool = True,
 ) -> MultimodalModel:
     """A ten-class model that concatenates its modalities."""
     return MultimodalModel(
-        {modality: encoder(modality) for modality in modalities},
+        {modality: encoder(modality, normalise_audio) for modality in modalities},
         num_classes=10,
         feature_clip=feature_clip,
         modality_dropout=modality_dropout,

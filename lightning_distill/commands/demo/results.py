@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from lightning_distill import __version__
 from lightning_distill.commands.demo import constants as c
+from lightning_distill.commands.demo.clipping import FEATURE_CLIP_PAIR
 from lightning_distill.reporting import ClipCell, Domain, FeatureClipStudy, GapClosed, StoryRow, Summary
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ DOMAINS = [
         modality="audio",
         source="synthetic speech in five accents of English",
         target="synthetic speech in Caribbean, Scottish and West Midlands English, through a telephone band "
-        "(300 to 3400 Hz) with white noise at 10 dB",
+        "(300 to 3400 Hz) with white noise at 15 dB",
     ),
 ]
 
@@ -34,28 +36,30 @@ def summarise(finished: Finished, seeds: Sequence[int], steps: int, seconds: flo
     """Put everything into one summary."""
     rows = story_rows([finished.rows[seed] for seed in seeds])
     gaps = {student: gap_closed(rows, student) for student in c.STUDENTS}
-    plain = next(cell for cell in finished.cells if cell.corrupted_accuracy is not None)
+    by_cell = {result.cell: result for result in finished.cells}
+    without, with_clip = (by_cell[cell] for cell in FEATURE_CLIP_PAIR)
     feature = FeatureClipStudy(
         clip=f"HardClip(epsilon={c.FEATURE_EPSILON})",
         modality=c.BROKEN_MODALITY,
         share=c.CORRUPTED_SHARE,
         value=c.CORRUPTED_VALUE,
-        clean={"without": plain.accuracy, "with": finished.clipped_teacher["clean"]},
+        clean={"without": without.accuracy, "with": with_clip.accuracy},
         corrupted={
-            "without": float(plain.corrupted_accuracy or 0.0),
-            "with": finished.clipped_teacher["corrupted"],
+            "without": without.corrupted_accuracy or 0.0,
+            "with": with_clip.corrupted_accuracy or 0.0,
         },
     )
     cells = [
         ClipCell(
-            optimizer=cell.optimizer,
-            learning_rate=cell.learning_rate,
-            broken=cell.broken,
-            clipped=cell.clipped,
-            accuracy=cell.accuracy,
-            stopped_at_step=cell.stopped_at_step,
+            optimizer=result.cell.optimizer,
+            learning_rate=result.cell.learning_rate,
+            broken=result.cell.broken,
+            clipped=result.cell.clipped,
+            accuracy=result.accuracy,
+            stopped_at_step=result.stopped_at_step,
         )
-        for cell in finished.cells
+        for result in finished.cells
+        if not result.cell.feature_clip
     ]
     return Summary(
         title="From three labelled modalities to one in a new domain",
@@ -96,7 +100,7 @@ def story_rows(seeds: Sequence[Sequence[Result]]) -> list[StoryRow]:
 
 
 def gap_closed(rows: Sequence[StoryRow], student: str) -> GapClosed:
-    """(distilled - best) / (ceiling - best) for each seed, best being the better of source-only and scratch."""
+    """(distilled - best) / (ceiling - best) a seed; best is the better of source-only and scratch."""
     per = {row["name"]: row["accuracies"] for row in rows}
     names = (f"{student} {kind}" for kind in ("source-only", "scratch", "distilled", "ceiling"))
     values = []
@@ -107,17 +111,21 @@ def gap_closed(rows: Sequence[StoryRow], student: str) -> GapClosed:
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Sample standard deviation over the square root of the count; None for a single value.
+    """Sample standard deviation over the square root of the count; None for a single value, or where one is not finite.
 
     >>> round(standard_error([1.0, 2.0, 3.0]), 4)
     0.5774
     """
-    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    if len(values) < 2 or not all(map(isfinite, values)):
+        return None
+    return stdev(values) / len(values) ** 0.5
 
 
 def _settings(steps: int) -> dict[str, str | int | float]:
     return {
-        "optimizer steps, every training": steps,
+        "optimizer steps a training": steps,
+        "optimizer steps a training, clip table": min(steps, c.CLIP_STEPS),
+        "audio encoder of the clip table": "without group normalisation",
         "batch size": c.BATCH_SIZE,
         "optimizer": f"AdamW, one-cycle learning rate up to {c.LEARNING_RATE}",
         "target labels": c.LABELS,
@@ -146,16 +154,15 @@ def _story_notes(rows: Sequence[StoryRow], gaps: dict[str, GapClosed]) -> list[s
 def _clip_notes(cells: Sequence[ClipCell], feature: FeatureClipStudy) -> list[str]:
     at = {(x["optimizer"], x["learning_rate"], x["broken"], x["clipped"]): x["accuracy"] for x in cells}
     notes = []
-    for optimizer, rate in c.CLIP_GRID:
-        clean = [100 * at[optimizer, rate, False, clipped] for clipped in (False, True)]
-        broken = [100 * at[optimizer, rate, True, clipped] for clipped in (False, True)]
-        notes.append(
-            f"{optimizer} at {rate:g}: the rule takes clean data from {clean[0]:.1f} to {clean[1]:.1f} % and "
-            f"broken data from {broken[0]:.1f} to {broken[1]:.1f} %."
-        )
+    for optimizer, rate, faults in c.CLIP_GRID:
+        changes = []
+        for broken in faults:
+            before, after = (100 * at[optimizer, rate, broken, clipped] for clipped in (False, True))
+            changes.append(f"{'broken' if broken else 'clean'} data from {before:.1f} to {after:.1f} %")
+        notes.append(f"{optimizer} at {rate:g}: the rule takes {' and '.join(changes)}.")
     without, within = (100 * feature["corrupted"][key] for key in ("without", "with"))
     notes.append(
-        f"With {feature['share']:.0%} of the {feature['modality']} inputs at ±{feature['value']:g}, a clipped "
-        f"fused feature keeps {within:.1f} % right instead of {without:.1f} %."
+        f"With {feature['share']:.0%} of the {feature['modality']} inputs at ±{feature['value']:g}, a "
+        f"clipped fused feature keeps {within:.1f} % right instead of {without:.1f} %."
     )
     return notes

@@ -19,8 +19,7 @@ from lightning_distill.commands.demo.constants import (
     STUDENTS,
     TEMPERATURE,
 )
-from lightning_distill.commands.demo.faults import CorruptedInputs
-from lightning_distill.commands.demo.models import adamw, model, one_cycle, processors
+from lightning_distill.commands.demo.models import adamw, model, one_cycle
 from lightning_distill.commands.demo.training import data_module, evaluate, fit, latency, start
 from lightning_distill.data import DataSource, MultimodalDataModule
 from lightning_distill.data.datasets import Digits
@@ -92,16 +91,12 @@ class Story:
             rows += self._student_rows(modality)
         return rows
 
-    def corrupted(self) -> dict[str, float]:
-        """Accuracy of the teacher, whose fused feature is clipped, on clean and corrupted source data."""
-        return clean_and_corrupted(self.teacher.model, self.domains.source)
-
     def _student_rows(self, modality: str) -> list[Result]:
         only = (modality,)
         labelled = data_module(self.domains.target, only, train_on_unlabelled=False)
         everything = data_module(self.domains.target_labelled, only)
         kinds = {
-            "source-only": lambda: self._train(only, data_module(self.domains.source, only)),
+            "source-only": lambda: self._train(only, self.source),
             "scratch": lambda: self._train(only, labelled),
             "distilled": lambda: self._distil(only),
             "distilled + clip": lambda: self._distil(only, ValueClip(EPSILON), HardClip(FEATURE_EPSILON)),
@@ -154,13 +149,3 @@ class Story:
             1.0 if itself else metrics["agreement"],
             metrics["calibration_error"],
         )
-
-
-def clean_and_corrupted(trained: MultimodalModel, source: DataSource) -> dict[str, float]:
-    """Test accuracy on the data as they are, and with some input features at plus or minus a large value."""
-    clean = data_module(source, MODALITIES)
-    corrupted = CorruptedInputs(source, processors(MODALITIES), in_memory=True)
-    return {
-        "clean": evaluate(trained, clean)["accuracy"],
-        "corrupted": evaluate(trained, corrupted)["accuracy"],
-    }

@@ -63,7 +63,7 @@ TARGET_ACCENTS: Final = ("en-029", "en-gb-scotland", "en-gb-x-gbcwmd")
 """Accents of English only the target domain has: Caribbean, Scottish, West Midlands."""
 TELEPHONE: Final = (300.0, 3400.0)
 """Hz; the band of a telephone line."""
-NOISE_DB: Final = 10.0
+NOISE_DB: Final = 15.0
 """Signal-to-noise ratio of the target's speech, dB."""
 
 
@@ -111,7 +111,7 @@ class Digits(ClassPairedSource):
     |---|---|---|
     | image | MNIST without its margin, 20 x 20 | optdigits, 8 x 8 |
     | text | number words of three quarters of the languages | of every fourth language |
-    | audio | English in five accents | in three other accents, telephone band, white noise at 10 dB |
+    | audio | English in five accents | in three other accents, telephone band, white noise at 15 dB |
 
     Rows pair an image, a word and a recording of the same digit at random: they were not recorded together.
     The speech is synthetic. Test rows use other images, words and voices than training rows.

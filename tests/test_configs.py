@@ -1,0 +1,143 @@
+"""Every file under configs/ is run by the real command line; a new file is picked up by itself.
+
+A file in `experiment/` is a whole run. A file elsewhere is a part: its folder says where it goes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import transformers
+import yaml
+
+import lightning_distill.cli  # noqa: F401 - Lightning's log handler keeps the stream it is imported under
+from lightning_distill import load_student
+from lightning_distill.__main__ import main
+from lightning_distill.cli.names import SHELVES
+from tests.encoders.pretrained import save_bert, save_timm
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+EXPERIMENTS = sorted((CONFIGS / "experiment").glob("*.yaml"))
+PARTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name != "experiment")
+
+PLACES = {
+    "fusion": "--model.student.fusion",
+    "feature_clipping": "--model.student.feature_clip",
+    "clipping": "--model.clip_rule",
+    "losses": "--model.losses",
+}
+"""Folder -> the option that takes its files."""
+
+QUICK = (
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=1",
+    "--trainer.limit_val_batches=1",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+)
+SMALL_DIGITS = ("--data.source.train=60", "--data.source.val=20", "--data.source.test=20")
+
+
+def run(*words: str | Path) -> None:
+    assert main([str(word) for word in words]) == 0
+
+
+@pytest.fixture(scope="module")
+def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the teacher the distilling configs name."""
+    run_folder = tmp_path_factory.mktemp("teacher") / "digits_teacher"
+    config = CONFIGS / "experiment" / "digits_teacher.yaml"
+    run("fit", "--config", config, "--run", run_folder, *QUICK, *SMALL_DIGITS)
+    return run_folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher_run: Path) -> Path:
+    """A folder with the teacher in the place where the configs expect it."""
+    shutil.copytree(teacher_run, tmp_path / "runs" / "digits_teacher")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def image_text_table(folder: Path) -> Path:
+    """Real PNG files, and texts that go with them."""
+    rng, rows = np.random.default_rng(0), ["image,text,label,split"]
+    (folder / "images").mkdir(parents=True)
+    for i in range(60):
+        name = f"images/{i}.png"
+        picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / name), picture)
+        split = ("train", "train", "val", "test")[i // 10 % 4]
+        rows.append(f"{name},digit {i % 10},{i % 10},{split}")
+    table = folder / "table.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
+
+
+def save_tokenizer(folder: Path) -> Path:
+    """A word-piece tokenizer of BERT's kind."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "digit", *"0123456789"]
+    transformers.BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+    return folder
+
+
+def overrides(config: Path, folder: Path) -> list[str]:
+    """What makes a config small; for the worked example, paths to local folders and nothing else."""
+    if config.name.startswith("digits"):
+        return list(SMALL_DIGITS)
+    if config.name == "image_text_resnet_bert.yaml":
+        bert = save_tokenizer(save_bert(folder / "bert"))
+        return [
+            f"--data.source.path={image_text_table(folder / 'data')}",
+            f"--data.processors.text.tokenizer={bert}",
+            f"--model.student.encoders.text.model={bert}",
+            f"--model.student.encoders.image.weights={save_timm(folder / 'resnet')}",
+        ]
+    return []
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda p: p.stem)
+def test_experiment_runs(config: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = overrides(config, workplace)
+    run("fit", "--config", config, "--run", workplace / "out", *QUICK, *words)
+    assert "next: lightning-distill test --run out" in capfd.readouterr().out
+    saved = yaml.safe_load((workplace / "out" / "config.yaml").read_text())
+    init_args = saved["model"]["init_args"]["student"]["init_args"]
+    run("predict", "--run", workplace / "out", "--trainer.limit_predict_batches=1")
+    assert (workplace / "out" / "predictions.parquet").is_file()
+    for pretrained in ("bert", "resnet"):
+        shutil.rmtree(workplace / pretrained, ignore_errors=True)
+    student = load_student(workplace / "out" / "student")
+    assert student.modalities == tuple(init_args["encoders"])
+    assert student.classes == tuple("0123456789")
+
+
+def test_the_worked_example_is_pretrained_unless_it_is_told_otherwise() -> None:
+    config = yaml.safe_load((CONFIGS / "experiment" / "image_text_resnet_bert.yaml").read_text())
+    encoders = config["model"]["init_args"]["student"]["init_args"]["encoders"]
+    assert [e["init_args"]["pretrained"] for e in encoders.values()] == [True, True]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_part_can_be_put_into_an_experiment(part: Path, workplace: Path) -> None:
+    config = CONFIGS / "experiment" / "digits_distill_image.yaml"
+    option = PLACES[part.parent.name]
+    run("fit", "--config", config, "--run", "out", *QUICK, *SMALL_DIGITS, f"{option}={part}")
+    saved = json.dumps(yaml.safe_load(Path("out/config.yaml").read_text())["model"])
+    content = yaml.safe_load(part.read_text())
+    for spec in [content] if "class_path" in content else content.values():
+        assert f'.{spec["class_path"]}"' in saved
+        for name, value in spec.get("init_args", {}).items():
+            assert f'"{name}": {json.dumps(value)}' in saved
+
+
+def test_folders_are_named_as_the_shelves() -> None:
+    assert {p.parent.name for p in PARTS} <= set(SHELVES)
+    assert {p.parent.name for p in CONFIGS.rglob("*.yaml")} == {p.name for p in CONFIGS.iterdir()}

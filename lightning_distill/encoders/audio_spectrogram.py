@@ -8,7 +8,7 @@ from lightning_distill.encoders.base import Encoder
 
 
 class LogMelCNN(Encoder):
-    """Three strided 3x3 convolutions over time and frequency, pooled to four moments, then a linear layer.
+    """Three 3x3 convolutions over time and frequency, pooled to four moments, then a linear layer.
 
     Args:
         mels: Mel bands of the input; at least 8.
@@ -29,12 +29,14 @@ class LogMelCNN(Encoder):
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
             norm(),
             nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, stride=(1, 2), padding=1),
+            nn.MaxPool2d(2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             norm(),
             nn.ReLU(),
+            nn.MaxPool2d((1, 2)),
             nn.AdaptiveAvgPool2d((4, mels // 8)),
             nn.Flatten(),
             nn.Linear(2 * width * 4 * (mels // 8), embedding_dim),

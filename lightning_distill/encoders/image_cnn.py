@@ -9,7 +9,7 @@ from lightning_distill.encoders.base import Encoder
 
 
 class ImageCNN(Encoder):
-    """Three 3x3 convolutions, the second strided, with group normalisation; pooling; a linear layer.
+    """Three 3x3 convolutions with group normalisation and pooling, then a linear layer.
 
     Group normalisation keeps the rows of a batch apart, which batch normalisation does not.
 
@@ -25,9 +25,11 @@ class ImageCNN(Encoder):
             nn.Conv2d(channels, width, 3, padding=1),
             nn.GroupNorm(4, width),
             nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.GroupNorm(4, 2 * width),
             nn.ReLU(),
+            nn.MaxPool2d(2),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             nn.GroupNorm(4, 2 * width),
             nn.ReLU(),

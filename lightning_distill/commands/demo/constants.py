@@ -26,7 +26,7 @@ EPSILON: Final = 0.01
 """Range of the gradient clip."""
 FEATURE_EPSILON: Final = 1.0
 """Range of the fused-feature clip."""
-CLIP_STEPS: Final = 150
+CLIP_STEPS: Final = 120
 """Optimizer steps of a training of the second table."""
 CLIP_GRID: Final = (
     ("AdamW", LEARNING_RATE, (False, True)),

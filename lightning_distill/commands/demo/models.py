@@ -31,7 +31,7 @@ def encoder(modality: str, normalise_audio: bool = True) -> Encoder:
     """A small encoder, trained from scratch."""
     if modality == "image":
         return ImageCNN(channels=1, width=16)
-    return ByteTextCNN(width=32) if modality == "text" else LogMelCNN(32, 12, normalise=normalise_audio)
+    return ByteTextCNN(width=32) if modality == "text" else LogMelCNN(32, 8, normalise=normalise_audio)
 
 
 def model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -120,7 +119,7 @@ class DistillationModule(LightningModule):
         optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
         if self.scheduler_factory is None:
             return optimizer
-        scheduler = {"scheduler": self.scheduler_factory(optimizer), "interval": self.scheduler_interval}
+        scheduler: Any = {"scheduler": self.scheduler_factory(optimizer), "interval": self.scheduler_interval}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     # -- one step -------------------------------------------------------------------------------------
@@ -168,7 +167,7 @@ class DistillationModule(LightningModule):
     # -- logging --------------------------------------------------------------------------------------
 
     def _logs_this_step(self) -> bool:
-        every = self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def _record(
@@ -176,7 +175,7 @@ class DistillationModule(LightningModule):
     ) -> None:
         """Add up the terms as one tensor; `self.log` costs more than a small model's step."""
         shown = self.trainer.loggers or self.trainer.progress_bar_callback
-        if not shown or not self.trainer.log_every_n_steps:
+        if not shown or not self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         self._pending.append(torch.stack([loss, *terms.values()]).detach())
         last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
@@ -207,7 +206,7 @@ class DistillationModule(LightningModule):
         terms = self.raw_terms(student, teacher, batch)
         size = batch["target"].shape[0]
         labelled = int((batch["target"] != UNLABELLED).sum())
-        metrics: MetricCollection = self.metrics[stage]
+        metrics: MetricCollection = self.metrics[stage]  # type: ignore[assignment]
         # What saw no label has no value. Several processes must all log the same names, though.
         shared = self.trainer.world_size > 1
         for name, value in terms.items():
@@ -233,7 +232,3 @@ class DistillationModule(LightningModule):
             "probabilities": output.logits.softmax(dim=1),
             "embedding": output.embedding,
         }
-
-    def extra_repr(self) -> str:
-        """Show the weights."""
-        return f"weights={self.weights}" if not math.isnan(sum(self.weights.values())) else ""

@@ -83,10 +83,16 @@ class MultimodalDataModule(LightningDataModule):
                     expected=f"a source that has {modality!r}",
                     fix="tell the source where that modality is, or drop the processor",
                 )
-        for setting, value, least in (("batch_size", batch_size, 1), ("labelled_per_batch", labelled_per_batch, 0)):
+        for setting, value, least in (
+            ("batch_size", batch_size, 1),
+            ("labelled_per_batch", labelled_per_batch, 0),
+        ):
             if value < least:
                 raise ConfigError(
-                    where=f"{name}.{setting}", found=value, expected=f"{least} or more", fix=f"try {least + 16}"
+                    where=f"{name}.{setting}",
+                    found=value,
+                    expected=f"{least} or more",
+                    fix=f"try {least + 16}",
                 )
 
     @property

@@ -87,8 +87,8 @@ class ImageProcessor(Processor):
                 where="ImageProcessor",
                 found=f"size={size}, channels={channels}, max_shift={max_shift}, max_scale={max_scale}, "
                 f"max_rotation={max_rotation}",
-                expected="a positive size, 1 or 3 channels, a shift of 0 or more and below 0.5, a scale between "
-                "0 and 1, a rotation between 0 and 180 degrees",
+                expected="a positive size, 1 or 3 channels, a shift of 0 or more and below 0.5, a scale "
+                "between 0 and 1, a rotation between 0 and 180 degrees",
                 fix="for example size=224, channels=3, max_shift=0.1, max_scale=0.1, max_rotation=10",
             )
         self.size, self.channels = size, channels

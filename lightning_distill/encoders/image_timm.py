@@ -27,6 +27,9 @@ class TimmImageEncoder(Encoder):
         ConfigError: If the model is unknown, or the weights cannot be found.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         model_name: str = "resnet18",

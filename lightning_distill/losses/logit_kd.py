@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.losses.base import DistillationLoss

@@ -171,7 +171,7 @@ def test_other_rates_are_resampled() -> None:
 
 
 def log_mel(samples: NDArray[np.float64], rate: int, window: int, hop: int, mels: int) -> NDArray[np.float64]:
-    """Log-mel "frames mels" of one clip: Hann window, HTK mel triangles, a range of 80 dB, means taken out a band."""
+    """Log-mel "frames mels" of one clip: Hann window, HTK mel triangles, 80 dB of range, no mean a band."""
     padded = np.pad(samples, window // 2, mode="reflect")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     starts = range(0, len(padded) - window + 1, hop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_distill.commands.demo.constants import (
@@ -14,6 +15,7 @@ from lightning_distill.commands.demo.constants import (
     CORRUPTED_VALUE,
 )
 from lightning_distill.data import BatchKey, MultimodalDataModule, MultimodalDataset
+from lightning_distill.errors import DistillError
 from lightning_distill.randomness import generator, uniform
 from lightning_distill.structures import Batch
 
@@ -25,14 +27,22 @@ class _Wrapped(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.clean)
 
+    def read(self, key: BatchKey) -> tuple[Batch, Tensor]:
+        """The clean batch and the feature to spoil."""
+        batch = self.clean[key]
+        if isinstance(batch, DistillError):
+            raise batch
+        features = batch["inputs"][BROKEN_MODALITY]
+        assert isinstance(features, Tensor)
+        return batch, features
+
 
 class _Broken(_Wrapped):
     def __getitem__(self, key: BatchKey) -> Batch:
-        batch = self.clean[key]
+        batch, features = self.read(key)
         draws = uniform(0, 0, batch["sample_id"].numpy(), "broken", 2)
         broken = torch.from_numpy(draws[:, 0] < BROKEN_SHARE)
         label = torch.from_numpy((draws[:, 1] * 10).astype(np.int64))
-        features = batch["inputs"][BROKEN_MODALITY]
         batch["inputs"][BROKEN_MODALITY] = torch.where(
             broken[:, None, None], features * BROKEN_FACTOR, features
         )
@@ -42,8 +52,7 @@ class _Broken(_Wrapped):
 
 class _Corrupted(_Wrapped):
     def __getitem__(self, key: BatchKey) -> Batch:
-        batch = self.clean[key]
-        features = batch["inputs"][BROKEN_MODALITY]
+        batch, features = self.read(key)
         draws = torch.from_numpy(generator("corrupted", int(key.positions[0])).random(features.shape))
         features = features.masked_fill(draws < CORRUPTED_SHARE / 2, CORRUPTED_VALUE)
         features = features.masked_fill(draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE)

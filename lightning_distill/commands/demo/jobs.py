@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -59,7 +59,7 @@ def run_all(seeds: Sequence[int], steps: int, processes: int, console: Console) 
     return finished
 
 
-def _wait(futures: Sequence[Future[object]], console: Console) -> None:
+def _wait(futures: Sequence[Future[Any]], console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("jobs", total=len(futures))
@@ -70,7 +70,7 @@ def _wait(futures: Sequence[Future[object]], console: Console) -> None:
 
 def _be_quiet() -> None:
     import torch
-    from lightning.pytorch.utilities.warnings import PossibleUserWarning
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
 
     torch.set_num_threads(1)
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
@@ -49,16 +50,16 @@ def model(
     )
 
 
-def adamw(learning_rate: float = LEARNING_RATE) -> partial[Optimizer]:
+def adamw(learning_rate: float = LEARNING_RATE) -> Callable[[Iterable[Tensor]], Optimizer]:
     """AdamW with a little weight decay."""
     return partial(AdamW, lr=learning_rate, weight_decay=0.01)
 
 
-def sgd(learning_rate: float) -> partial[Optimizer]:
+def sgd(learning_rate: float) -> Callable[[Iterable[Tensor]], Optimizer]:
     """SGD with momentum."""
     return partial(SGD, lr=learning_rate, momentum=0.9)
 
 
-def one_cycle(learning_rate: float, steps: int = STEPS) -> partial[LRScheduler]:
+def one_cycle(learning_rate: float, steps: int = STEPS) -> Callable[[Optimizer], LRScheduler]:
     """Up to the learning rate and down to almost nothing, step by step (Smith, 1708.07120)."""
     return partial(OneCycleLR, max_lr=learning_rate, total_steps=steps, cycle_momentum=False)

@@ -111,7 +111,7 @@ def gap_closed(rows: Sequence[StoryRow], student: str) -> GapClosed:
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Sample standard deviation over the square root of the count; None for a single value, or where one is not finite.
+    """Sample standard deviation over the root of the count; None for one value, or where one is not finite.
 
     >>> round(standard_error([1.0, 2.0, 3.0]), 4)
     0.5774

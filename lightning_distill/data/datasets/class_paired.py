@@ -108,7 +108,9 @@ class ClassPairedSource(DataSource):
                 rows = label == digit
                 # Whole shuffles of the pool one after the other: no item is used twice before all are once.
                 turns = -(-int(rows.sum()) // len(pool))
-                items[modality][rows] = np.concatenate([rng.permutation(pool) for _ in range(turns)])[: rows.sum()]
+                items[modality][rows] = np.concatenate([rng.permutation(pool) for _ in range(turns)])[
+                    : rows.sum()
+                ]
         return label, items
 
     def _identify(self, name: str, split: NDArray[np.int8]) -> NDArray[np.int64]:

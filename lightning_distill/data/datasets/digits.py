@@ -59,6 +59,7 @@ def number_words(domain: Literal["source", "target"]) -> Bank:
         labels, split_at_random(f"words {domain}", len(kept), 0.1, 0.25), lambda item: str(texts[item])
     )
 
+
 TARGET_ACCENTS: Final = ("en-029", "en-gb-scotland", "en-gb-x-gbcwmd")
 """Accents of English only the target domain has: Caribbean, Scottish, West Midlands."""
 TELEPHONE: Final = (300.0, 3400.0)

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 
 from lightning_distill.callbacks import (
     BestCheckpoint,
@@ -25,7 +26,7 @@ from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, silence_
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.run_folder import RunFolder, differences
 from lightning_distill.cli.run_record import RunRecord
-from lightning_distill.cli.words import check_there, config_files, with_config_of_run
+from lightning_distill.cli.words import check_there, run_stem, with_config_of_run
 from lightning_distill.errors import ConfigError
 from lightning_distill.module import DistillationModule
 
@@ -126,6 +127,10 @@ class DistillationCLI(LightningCLI):
             options.ckpt_path = options.ckpt_path or str(self.folder.best_checkpoint())
         elif options.ckpt_path:
             self.folder = RunFolder.of_checkpoint(options.ckpt_path)
+        else:
+            rank_zero_warn(
+                "neither --run nor --ckpt_path: the model is used as the config makes it, untrained"
+            )
         if self.command == "predict":
             options.return_predictions = bool(options.return_predictions)
             home = Path(".") if self.folder is None else self.folder.path
@@ -134,10 +139,8 @@ class DistillationCLI(LightningCLI):
     def _settle_fit(self, options: Namespace) -> None:
         if options.trainer.fast_dev_run:
             return
-        stems = [path.stem for path in config_files(self.words)]
-        folder = RunFolder.for_fit(
-            options.run, options.resume is not None, options.overwrite, stems[0] if stems else "fit"
-        )
+        resume = options.resume is not None
+        folder = RunFolder.for_fit(options.run, resume, options.overwrite, run_stem(self.words))
         if folder.resume:
             if options.ckpt_path:
                 raise ConfigError(

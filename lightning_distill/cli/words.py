@@ -16,6 +16,15 @@ def config_files(words: Sequence[str]) -> list[Path]:
     return [Path(v) for v in values if v.endswith((".yaml", ".yml", ".json")) and Path(v).is_file()]
 
 
+def run_stem(words: Sequence[str]) -> str:
+    """What a run without a name is called after: its config.
+
+    >>> run_stem(["fit", "--model.clip_rule", "value.yaml", "--config", "configs/digits.yaml"])
+    'digits'
+    """
+    return Path(_value(words, "--config") or _value(words, "-c") or "fit").stem
+
+
 def check_there(checkpoint: Any) -> None:
     """A mistyped path is found before the data are read; names such as "last" are Lightning's to explain."""
     path = Path(str(checkpoint))

@@ -28,6 +28,7 @@ def logit_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float 
 
     Source: Hinton et al., Distilling the Knowledge in a Neural Network (1503.02531), section 2.
 
+    >>> import torch
     >>> logits = torch.tensor([[1.0, 2.0, 3.0]])
     >>> logit_kd(logits, logits + 5.0).abs().item() < 1e-6
     True

@@ -52,6 +52,11 @@ def test_predict_writes_into_the_run_or_where_it_is_told(trained: Project) -> No
     assert pq.read_table("p.parquet").equals(table)
 
 
+def test_a_model_that_nobody_trained_is_not_passed_off_as_one(project: Project) -> None:
+    with pytest.warns(UserWarning, match="untrained"):
+        assert project.run("test", "--config", "small.yaml") == 0
+
+
 def test_predict_refuses_another_kind_of_file_before_it_reads_any_data(trained: Project) -> None:
     paragraph = trained.fails("predict", "--run", "a", "--output", "p.csv")
     assert "--output p.parquet" in paragraph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,22 +74,14 @@ class DistillationCLI(LightningCLI):
         self._command_parser = parser
         parser.add_argument("--run", type=Path | None, default=None, help="Folder of the run.")
         if self.command == "fit":
-            parser.add_argument(
-                "--resume",
-                type=Literal["auto"] | None,
-                default=None,
-                help="Go on from the last checkpoint of --run.",
-            )
+            about = "Go on from the last checkpoint of --run."
+            parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=about)
             parser.add_argument(
                 "--overwrite", type=bool, default=False, nargs="?", const=True, help="Replace --run."
             )
         if self.command == "predict":
-            parser.add_argument(
-                "--output",
-                type=Path | None,
-                default=None,
-                help="Parquet file to write; default: predictions.parquet in the run folder.",
-            )
+            about = "Parquet file to write; default: predictions.parquet in the run folder."
+            parser.add_argument("--output", type=Path | None, default=None, help=about)
         parser.add_class_arguments(EarlyStopping, "early_stopping", fail_untyped=False)
         parser.add_class_arguments(BestCheckpoint, "checkpoint", fail_untyped=False)
         stopping = {**_MONITOR, "patience": 10, "strict": False}
@@ -184,10 +177,10 @@ class DistillationCLI(LightningCLI):
         self, given: Namespace, folder: RunFolder, own: list[Callback], loggers: list[Logger]
     ) -> list[Callback]:
         added: list[Callback] = [ConfiguredHyperparameters()]
-        added.append(RunRecord(folder, self.config_text(), self.words, loggers))
+        added.append(RunRecord(folder, self.config_text, self.words, loggers))
         if not any(isinstance(callback, EarlyStopping) for callback in own):
             added.append(given.early_stopping)
-        plain = self.plain_config().get("model") or {}
+        plain = self.plain_config.get("model") or {}
         student = (plain.get("init_args") or {}).get("student")
         if isinstance(student, dict):
             added.append(StudentExport(folder.student, student))
@@ -202,10 +195,12 @@ class DistillationCLI(LightningCLI):
             added += [given.checkpoint, last]  # in this order, so that `last` knows of the newest best
         return added
 
+    @property
     def config_text(self) -> str:
         """The full config, without what only concerns this call."""
-        return str(yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True))
+        return str(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
 
+    @cached_property
     def plain_config(self) -> dict[str, Any]:
         """`config_text` as a dict."""
         text = self.parser.dump(self.config, skip_none=False, skip_validation=True, format="yaml")
@@ -240,7 +235,7 @@ class DistillationCLI(LightningCLI):
         checkpoint = self.options.ckpt_path
         source = RunFolder.of_checkpoint(checkpoint) if checkpoint and Path(checkpoint).is_file() else None
         if source is not None:
-            lines = differences(source.config, self.config_text())
+            lines = differences(source.config, self.config_text)
             for line in lines[:20]:
                 print(f"changed since the checkpoint: {line}")
 

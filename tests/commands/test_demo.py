@@ -9,8 +9,8 @@ import pytest
 
 from lightning_distill.__main__ import main
 from lightning_distill.commands.demo.constants import CLIP_GRID
+from lightning_distill.commands.demo.records import Result
 from lightning_distill.commands.demo.results import gap_closed, standard_error, story_rows
-from lightning_distill.commands.demo.story import Result
 
 KINDS = ("source-only", "scratch", "distilled", "distilled + clip", "ceiling")
 

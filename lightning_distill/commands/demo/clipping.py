@@ -2,73 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Final
 
 from lightning_distill.clipping import ValueClip
 from lightning_distill.commands.demo.constants import (
     BATCH_SIZE,
-    CLIP_GRID,
     EPSILON,
     FEATURE_EPSILON,
-    LEARNING_RATE,
     MODALITIES,
     MODALITY_DROPOUT,
 )
 from lightning_distill.commands.demo.faults import BrokenSamples, CorruptedInputs
 from lightning_distill.commands.demo.models import adamw, model, one_cycle, processors, sgd
+from lightning_distill.commands.demo.records import FEATURE_CLIP_PAIR, Cell, CellResult
 from lightning_distill.commands.demo.training import evaluate, fit, start
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.data.datasets import Digits
 from lightning_distill.feature_clipping import HardClip
 from lightning_distill.module import DistillationModule
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training of the grid."""
-
-    optimizer: str
-    learning_rate: float
-    broken: bool = False
-    clipped: bool = False
-    feature_clip: bool = False
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """What came of it.
-
-    Attributes:
-        cell: The training.
-        accuracy: On the source's clean test data.
-        stopped_at_step: Where the loss was no longer finite, if it was.
-        corrupted_accuracy: On corrupted test data, where that was asked for.
-    """
-
-    cell: Cell
-    accuracy: float
-    stopped_at_step: int | None
-    corrupted_accuracy: float | None
-
-
-FEATURE_CLIP_PAIR: Final = (
-    Cell("AdamW", LEARNING_RATE),
-    Cell("AdamW", LEARNING_RATE, feature_clip=True),
-)
-"""The two trainings that the fused-feature clip is judged by."""
-
-
-def grid() -> list[Cell]:
-    """Optimizers and learning rates on clean and broken data, without and with the rule."""
-    cells = [
-        Cell(optimizer, rate, broken, clipped)
-        for optimizer, rate, faults in CLIP_GRID
-        for broken in faults
-        for clipped in (False, True)
-    ]
-    return [*cells, FEATURE_CLIP_PAIR[1]]
 
 
 @cache

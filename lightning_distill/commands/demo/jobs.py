@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-if TYPE_CHECKING:
-    from lightning_distill.commands.demo.clipping import Cell, CellResult
-    from lightning_distill.commands.demo.story import Result
+from lightning_distill.commands.demo.constants import CLIP_STEPS
+from lightning_distill.commands.demo.records import Cell, CellResult, Result, grid
 
 
 @dataclass
@@ -40,9 +39,6 @@ def run_all(seeds: Sequence[int], steps: int, processes: int, console: Console) 
         processes: Trainings at a time.
         console: Where the progress bar goes.
     """
-    from lightning_distill.commands.demo.clipping import grid
-    from lightning_distill.commands.demo.constants import CLIP_STEPS
-
     finished = Finished()
     # Fork would copy torch's thread pools in an unknown state.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_be_quiet) as pool:

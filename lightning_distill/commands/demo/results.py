@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from lightning_distill import __version__
 from lightning_distill.commands.demo import constants as c
-from lightning_distill.commands.demo.clipping import FEATURE_CLIP_PAIR
+from lightning_distill.commands.demo.records import FEATURE_CLIP_PAIR, Result
 from lightning_distill.reporting import ClipCell, Domain, FeatureClipStudy, GapClosed, StoryRow, Summary
 
 if TYPE_CHECKING:
     from lightning_distill.commands.demo.jobs import Finished
-    from lightning_distill.commands.demo.story import Result
 
 DOMAINS = [
     Domain(modality="image", source="MNIST handwriting", target="optdigits handwriting"),

@@ -20,6 +20,7 @@ from lightning_distill.commands.demo.constants import (
     TEMPERATURE,
 )
 from lightning_distill.commands.demo.models import adamw, model, one_cycle
+from lightning_distill.commands.demo.records import Result
 from lightning_distill.commands.demo.training import data_module, evaluate, fit, latency, start
 from lightning_distill.data import DataSource, MultimodalDataModule
 from lightning_distill.data.datasets import Digits
@@ -28,19 +29,6 @@ from lightning_distill.losses import LogitKD
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
 from lightning_distill.teachers import FrozenTeacher
-
-
-@dataclass(frozen=True)
-class Result:
-    """One trained model on the target domain's test set."""
-
-    name: str
-    modalities: tuple[str, ...]
-    params: int
-    ms_per_sample: float
-    accuracy: float
-    agreement: float
-    ece: float
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def clip_pairs(summary: Summary) -> tuple[list[Pair], list[Pair]]:
         _pair(line, data, *line["cells"][start : start + 2])
         for line in clip_lines(summary["clip"])
         for start, data in ((0, "clean data"), (2, "1 % broken"))
+        if any(line["cells"][start : start + 2])
     ]
     study = summary["feature_clip"]
     clean, corrupted = study["clean"], study["corrupted"]

@@ -1,4 +1,4 @@
-"""What the demo's processes hand each other; free of heavy imports, so that the parent process stays light."""
+"""What the demo's processes hand each other; no heavy imports, so that the parent process stays light."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Final
 
 from lightning_distill import __version__
@@ -16,7 +17,15 @@ _TRAINER: Final = {
     "test": "evaluate on the test data",
     "predict": "write predictions as Parquet",
 }
-_OTHERS: Final = {"demo": "a complete example on data that come with the package"}
+_OTHERS: Final = {
+    "evaluate": "metrics for every subset of a student's modalities",
+    "demo": "a complete example on data that come with the package",
+}
+_MODULES: Final = {
+    "evaluate": "lightning_distill.commands.evaluate",
+    "demo": "lightning_distill.commands.demo",
+}
+"""Where the `main(argv)` of each other command is."""
 _COMMANDS: Final = {**_TRAINER, **_OTHERS}
 
 _HELP: Final = "\n".join(
@@ -68,10 +77,8 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-V", "--version"):
         print(f"lightning-distill {__version__}")
         return 0
-    if command == "demo":
-        from lightning_distill.commands.demo import main as demo
-
-        return int(demo(words[1:]) or 0)
+    if command in _MODULES:
+        return int(import_module(_MODULES[command]).main(words[1:]) or 0)
     if command not in _TRAINER:
         raise ConfigError(
             where="command line",

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError, NonFiniteError, TeacherError, nearest
+from lightning_distill.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteError,
+    SampleError,
+    TeacherError,
+    nearest,
+)
+from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
+from lightning_distill.parity import preprocessing_fits as preprocessing_fits
 from lightning_distill.structures import Batch
+from lightning_distill.tasks import Task
 from lightning_distill.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -58,6 +70,27 @@ def terms_fit(losses: Mapping[str, nn.Module], weights: Mapping[str, float], tea
         )
 
 
+def terms_fit_task(losses: Mapping[str, DistillationLoss], task: Task) -> None:
+    """A term over exclusive classes needs a task that has them."""
+    for name, loss in losses.items():
+        if loss.needs_classes and not task.exclusive:
+            raise ConfigError(
+                where=f"DistillationModule.losses[{name!r}]",
+                found=f"{type(loss).__name__}, which takes a softmax over the outputs, with the task "
+                f"{type(task).__name__}, whose outputs are independent",
+                expected="a term that does not need exclusive classes",
+                fix=f"remove {name!r}; or, if each sample has one class, set "
+                "task: {class_path: lightning_distill.tasks.Classification}",
+            )
+
+
+def target_fits(task: Task, datamodule: Any, num_outputs: int) -> None:
+    """The data must hold targets of the task's kind; a DataModule that does not tell is not looked at."""
+    target = getattr(getattr(getattr(datamodule, "source", None), "samples", None), "target", None)
+    if target is not None:
+        task.check(torch.tensor(target[:1]), num_outputs)
+
+
 def classes_fit(student: MultimodalModel, teacher: Teacher | None, classes: Sequence[str] | None) -> None:
     """Student, teacher and data must have the same classes in the same order; tells the student its names."""
     if classes is not None:
@@ -91,6 +124,41 @@ def classes_fit(student: MultimodalModel, teacher: Teacher | None, classes: Sequ
 
 def _some(classes: Sequence[str]) -> str:
     return ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+
+
+def same_classes_as_before(then: Sequence[str] | None, now: Sequence[str] | None) -> None:
+    """A training that goes on must have the classes it began with, in the same order."""
+    if not then or not now or list(then) == list(now):
+        return
+    at, (before, after) = next((i, p) for i, p in enumerate(zip_longest(then, now)) if p[0] != p[1])
+    raise CheckpointError(
+        where=f"checkpoint, class {at}",
+        found=f"{after!r} in the data, which was {before!r} when the checkpoint was made",
+        expected=f"the same classes in the same order: {_some(then)}",
+        fix="give the data source `classes` in that order, or start a new run",
+    )
+
+
+def all_can_be_read(batch: Batch, readers: Mapping[str, Sequence[str]]) -> None:
+    """Each sample must have a modality each model reads. On a GPU the model's own assertion says so.
+
+    Args:
+        batch: On any device; looked at on the CPU only, since elsewhere that would cost a synchronisation.
+        readers: "student" and "teacher" -> modalities.
+    """
+    for who, modalities in readers.items():
+        masks = [batch["present"][m] for m in modalities if m in batch["present"]]
+        if not masks or masks[0].device.type != "cpu":
+            continue
+        empty = ~torch.stack(masks, dim=1).any(dim=1)
+        if bool(empty.any()):
+            ids = batch["sample_id"][empty].tolist()
+            raise SampleError(
+                where=f"samples {ids[:8]}" + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""),
+                found=f"none of the modalities the {who} reads: {', '.join(modalities)}",
+                expected="at least one in each sample",
+                fix=f"leave those samples out, or give the {who} an encoder for what they have",
+            )
 
 
 def nothing_shared(module: nn.Module, teacher: Teacher) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -38,6 +39,8 @@ class DistillError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    others: tuple[DistillError, ...] = ()
+    """What else was found wrong on the same occasion."""
 
     def __init__(self, *, where: object, found: object, expected: object, fix: object) -> None:
         self.where, self.found = printable(where), printable(found, 1000)
@@ -46,11 +49,55 @@ class DistillError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # The default passes `args`, one string, to a constructor that wants four fields.
-        return _rebuild, (type(self), self.where, self.found, self.expected, self.fix)
+        return _rebuild, (type(self), self.where, self.found, self.expected, self.fix, self.others)
+
+    def __str__(self) -> str:
+        count = len(self.others)
+        more = f" ({count} more {'fault' if count == 1 else 'faults'}: lightning-distill doctor lists all)"
+        return super().__str__() + (more if count else "")
 
 
-def _rebuild(kind: type[DistillError], where: str, found: str, expected: str, fix: str) -> DistillError:
-    return kind(where=where, found=found, expected=expected, fix=fix)
+def _rebuild(
+    kind: type[DistillError],
+    where: str,
+    found: str,
+    expected: str,
+    fix: str,
+    others: tuple[DistillError, ...],
+) -> DistillError:
+    error = kind(where=where, found=found, expected=expected, fix=fix)
+    error.others = others
+    return error
+
+
+class Faults:
+    """Gathers the errors of several checks, so that all can be told at once.
+
+    >>> faults = Faults()
+    >>> with faults.noted():
+    ...     raise ConfigError(where="a", found="b", expected="c", fix="d")
+    >>> len(faults.found)
+    1
+    """
+
+    def __init__(self) -> None:
+        self.found: list[DistillError] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Keep the error that ends the block, and those found with it."""
+        try:
+            yield
+        except DistillError as error:
+            self.found += [error, *error.others]
+            error.others = ()
+
+    def raise_first(self) -> None:
+        """Raise the first of the errors, if there are any, with the others attached."""
+        if self.found:
+            error = self.found[0]
+            error.others = tuple(self.found[1:])
+            raise error
 
 
 class ConfigError(DistillError):
@@ -81,6 +128,12 @@ class CheckpointError(DistillError):
     """A checkpoint or a saved student cannot be read, or does not fit."""
 
     exit_code = 4
+
+
+class WorkerError(DistillError):
+    """A process that loads data died, or has not answered for a long time."""
+
+    exit_code = 3
 
 
 class NonFiniteError(DistillError):

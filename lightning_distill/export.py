@@ -54,6 +54,7 @@ def save_student(model: MultimodalModel, folder: Path | str, config: Mapping[str
         content = {
             "lightning_distill": __version__,
             "classes": None if model.classes is None else list(model.classes),
+            "preprocessing": model.preprocessing,
             "model": _portable(model, dict(config), partial),
         }
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -112,9 +113,12 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["model"]["class_path"], str) or "classes" not in content:
             raise KeyError("model")
+        settings = content.get("preprocessing") or {}  # older files have none
+        if not all(isinstance(values, dict) for values in settings.values()):
+            raise TypeError("preprocessing")
     except OSError as error:
         raise _unreadable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, f"not the description of a saved model ({error!r})") from error
     return {**content, "model": _swap(content["model"], _HERE, str(Path(folder).absolute()))}
 
@@ -158,6 +162,7 @@ def load_student(folder: Path, packages: Sequence[str] = ()) -> MultimodalModel:
             f"{len(unexpected)} unknown ones {sorted(unexpected)[:3]}",
         )
     model.classes = None if content["classes"] is None else tuple(content["classes"])
+    model.preprocessing = content.get("preprocessing")
     return model.eval()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,14 @@ class MultimodalModel(nn.Module):
 
     Args:
         encoders: modality -> encoder f_m.
-        num_classes: Logits to return.
+        num_classes: Logits to return: a class each, or a number each.
         fusion: Makes the fusion head from {modality: width}.
         feature_clip: Bound on the fused feature; None leaves it free.
         modality_dropout: Probability with which each modality of each training sample is treated as absent;
             at least one that is there stays. It makes every encoder learn on its own.
 
     Raises:
-        ConfigError: If there is no encoder, fewer than two classes, or a probability outside [0, 1).
+        ConfigError: If there is no encoder, no output, or a probability outside [0, 1).
 
     >>> from lightning_distill.encoders import ImageCNN, LogMelCNN
     >>> model = MultimodalModel({"image": ImageCNN(), "audio": LogMelCNN()}, num_classes=10)
@@ -46,9 +47,9 @@ class MultimodalModel(nn.Module):
         modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
+        if num_classes < 1:
             raise ConfigError(
-                where="MultimodalModel.num_classes", found=num_classes, expected="2 or more", fix="count them"
+                where="MultimodalModel.num_classes", found=num_classes, expected="1 or more", fix="count them"
             )
         if not 0 <= modality_dropout < 1:
             raise ConfigError(
@@ -65,11 +66,18 @@ class MultimodalModel(nn.Module):
         self.modality_dropout = modality_dropout
         self.classes: tuple[str, ...] | None = None
         """Names of the classes in the order of the logits, once a DataModule has told them."""
+        self.preprocessing: dict[str, dict[str, Any]] | None = None
+        """modality -> settings of the processor it was trained with, where known."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities it reads."""
         return tuple(self.encoders)
+
+    @property
+    def requirements(self) -> dict[str, dict[str, object]]:
+        """What each modality's processor must be set to: modality -> settings."""
+        return {m: dict(encoder.requirements) for m, encoder in self.encoders.items()}  # type: ignore[arg-type]
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Run the batch's modalities through encoders, fusion, clip and head.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,14 +12,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_distill import checks
+from lightning_distill import checks, parity
 from lightning_distill.clipping import ClipRule
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, seed_step
-from lightning_distill.structures import UNLABELLED, Batch, ModelOutput, select_labelled
+from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.teachers import Teacher
 
@@ -39,7 +38,8 @@ class DistillationModule(LightningModule):
     Logs every `log_every_n_steps`: `train/loss`, each term raw (`train/<term>`) and weighted
     (`train/<term>_weighted`), averaged since the last time, and what the clip rule measured
     (`clip/<name>`); in evaluation the raw terms and the task's metrics under `val/` or `test/`, with the
-    agreement of student and teacher (share of samples with the same most likely class).
+    agreement of student and teacher as the task measures it. A batch's `weight` weighs its samples in the
+    task's loss only, neither in the terms nor in the metrics.
 
     Args:
         student: The model to train.
@@ -47,15 +47,19 @@ class DistillationModule(LightningModule):
         losses: Name -> distillation term; the name is free, but for "task".
         weights: Name -> weight; "task" is the task loss. 1 where not given. Hinton's alpha is
             {"task": 1 - alpha, "kd": alpha}.
-        task: Task loss and metrics.
+        task: Task loss and metrics; None is `Classification`.
         clip_rule: What happens to gradients before each optimizer step.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the scheduler from the optimizer.
         scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
 
     Raises:
-        ConfigError: If terms, weights and teacher contradict each other.
-        TeacherError: At setup, if teacher and student differ in their classes or share a tensor.
+        ConfigError: If terms, weights, task and teacher contradict each other; at setup, if the data hold
+            other targets, or are prepared otherwise than the student's encoders need.
+        TeacherError: At setup, if teacher and student differ in their classes or share a tensor, or the
+            teacher would read other inputs than it was trained with.
+        SampleError: On the CPU, if a sample has none of the modalities the student or the teacher reads.
+        CheckpointError: On resuming `fit`, if the classes are others than before.
         NonFiniteError: On the step whose loss is NaN or infinite, before the update.
     """
 
@@ -78,22 +82,27 @@ class DistillationModule(LightningModule):
         self.losses = nn.ModuleDict(losses or {})
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in (TASK, *self.losses)}
         self.task = task or Classification()
+        checks.terms_fit_task(losses or {}, self.task)
         self.clip_rule = clip_rule
         self.optimizer_factory = optimizer
         self.scheduler_factory, self.scheduler_interval = lr_scheduler, scheduler_interval
         self.seed = default_seed()
         metrics = self.task.metrics(student.num_classes)
         if teacher is not None:
-            metrics["agreement"] = MulticlassAccuracy(student.num_classes, average="micro")
+            metrics[self.task.agreement_name] = self.task.agreement(student.num_classes)
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
         self._pending: list[Tensor] = []
 
     # -- set-up ---------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Check that data, student and teacher agree on the classes."""
-        classes = getattr(getattr(self.trainer, "datamodule", None), "classes", None)
-        checks.classes_fit(self.student, self.teacher, classes)
+        """Check that data, student and teacher agree on classes, targets and preprocessing."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        checks.classes_fit(self.student, self.teacher, getattr(datamodule, "classes", None))
+        checks.target_fits(self.task, datamodule, self.student.num_classes)
+        checks.preprocessing_fits(self.student, self.teacher, datamodule)
+        if stage == "fit":
+            self.student.preprocessing = parity.recorded(self.student, datamodule)
         if self.teacher is not None:
             checks.nothing_shared(self, self.teacher)
 
@@ -128,9 +137,21 @@ class DistillationModule(LightningModule):
         """The student's answer."""
         return self.student(batch)
 
+    def _answers(self, batch: Batch) -> tuple[ModelOutput, ModelOutput | None]:
+        """Of student and teacher; the teacher reads its own inputs where the batch has such."""
+        readers: dict[str, Sequence[str]] = {"student": self.student.modalities}
+        if self.teacher is not None:
+            readers["teacher"] = tuple(self.teacher.requirements)
+        checks.all_can_be_read(batch, readers)
+        student = self.student(batch)
+        if self.teacher is None:
+            return student, None
+        inputs = {**batch["inputs"], **batch.get("teacher_inputs", {})}
+        return student, self.teacher({**batch, "inputs": inputs})  # type: ignore[typeddict-item]
+
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
-        terms = {TASK: self.task.loss(student.logits, batch["target"])}
+        terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
         if teacher is not None:
             terms |= {name: loss(student, teacher, batch) for name, loss in self.losses.items()}
         return terms
@@ -142,8 +163,8 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, or stop on one that is not finite."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
-        student = self.student(batch)
-        terms = self.raw_terms(student, None if self.teacher is None else self.teacher(batch), batch)
+        student, teacher = self._answers(batch)
+        terms = self.raw_terms(student, teacher, batch)
         loss = self.total(terms)
         checks.is_finite(loss, terms, batch, self.trainer)
         self._record(loss, terms, student, batch_idx)
@@ -201,34 +222,44 @@ class DistillationModule(LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
-        student = self.student(batch)
-        teacher = None if self.teacher is None else self.teacher(batch)
+        student, teacher = self._answers(batch)
         terms = self.raw_terms(student, teacher, batch)
-        size = batch["target"].shape[0]
-        labelled = int((batch["target"] != UNLABELLED).sum())
+        size, labelled = batch["target"].shape[0], labelled_rows(batch["target"])
+        any_label, agreement = bool(labelled.any()), self.task.agreement_name
+        # A float on every process: where some are whole numbers, they do not add up.
+        share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
         metrics: MetricCollection = self.metrics[stage]  # type: ignore[assignment]
         # What saw no label has no value. Several processes must all log the same names, though.
         shared = self.trainer.world_size > 1
         for name, value in terms.items():
-            weight = labelled if name == TASK else size
+            weight = share if name == TASK else size
             if weight or shared:
-                self.log(f"{stage}/{name}", value, on_epoch=True, batch_size=weight, sync_dist=True)
+                self.log(f"{stage}/{name}", value, on_epoch=True, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
         self.log(f"{stage}/loss", self.total(terms), on_epoch=True, batch_size=size, sync_dist=True)
         if teacher is not None:
-            metrics["agreement"].update(student.logits, teacher.logits.argmax(dim=1))
-        if labelled:
-            logits, target = select_labelled(student.logits, batch["target"])
+            metrics[agreement].update(student.logits, teacher.logits)
+        if any_label:
+            logits, target = student.logits[labelled], batch["target"][labelled]
             for name, metric in metrics.items(keep_base=True):
-                if name != "agreement":
+                if name != agreement:
                     metric.update(logits, target)
         known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}
         self.log_dict({f"{stage}/{n}": m for n, m in known.items()}, on_epoch=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Sample ids, probabilities "batch classes" and embeddings "batch dim"."""
+        """Sample ids, what the task makes of the logits, and embeddings "batch dim"."""
+        checks.all_can_be_read(batch, {"student": self.student.modalities})
         output = self.student(batch)
-        return {
-            "sample_id": batch["sample_id"],
-            "probabilities": output.logits.softmax(dim=1),
-            "embedding": output.embedding,
-        }
+        said = self.task.predict(output.logits)
+        return {"sample_id": batch["sample_id"], **said, "embedding": output.embedding}
+
+    # -- checkpoints ----------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the names of the classes."""
+        checkpoint["classes"] = None if self.student.classes is None else list(self.student.classes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on training with other classes."""
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            checks.same_classes_as_before(checkpoint.get("classes"), self.student.classes)

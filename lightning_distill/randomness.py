@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,3 +75,29 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * _MIX[0]
     z = (z ^ (z >> np.uint64(27))) * _MIX[1]
     return z ^ (z >> np.uint64(31))
+
+
+class View(NamedTuple):
+    """Which random view of a sample: a function of (seed, epoch, sample), the same for teacher and student.
+
+    Attributes:
+        seed: Of the run.
+        epoch: Counted from 0.
+        sample_id: Content id of the sample.
+    """
+
+    seed: int
+    epoch: int
+    sample_id: int
+
+    def uniform(self, purpose: str, n: int = 1) -> NDArray[np.float32]:
+        """`n` draws in [0, 1), float32; those of `uniform` for this sample.
+
+        >>> bool((View(0, 1, 9).uniform("crop", 3) == uniform(0, 1, np.array([9]), "crop", 3)[0]).all())
+        True
+        """
+        return uniform(self.seed, self.epoch, np.array([self.sample_id], np.int64), purpose, n)[0]
+
+    def seed_for(self, purpose: str) -> int:
+        """A 63-bit seed, for generators of other libraries."""
+        return derive(self.seed, self.epoch, self.sample_id, purpose)

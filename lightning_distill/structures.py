@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from torch import Tensor
 
 UNLABELLED: Final = -100
 """Class index of a sample without a label (what `torch.nn.functional.cross_entropy` ignores)."""
+UNKNOWN: Final = -1
+"""Entry of a multilabel target that is not known."""
 
 Inputs = Tensor | dict[str, Tensor]
 """What one encoder reads: a tensor, or a dict of tensors such as token ids and their mask."""
@@ -18,12 +20,18 @@ Inputs = Tensor | dict[str, Tensor]
 class Batch(TypedDict):
     """A plain dict, so that Lightning moves, pins and collates it without help.
 
+    The kind of target is told by its type: int64 "batch" for one class a sample (`UNLABELLED` where there is
+    no label), int8 "batch classes" for any number of classes (0, 1, or `UNKNOWN`), float32 "batch outputs"
+    for numbers (NaN where not known).
+
     Attributes:
         inputs: modality -> tensor (or dict of tensors), first dimension "batch".
         present: modality -> bool tensor "batch"; False where the sample lacks that modality.
-        target: int64 tensor "batch" of class indices, `UNLABELLED` where there is no label.
+        target: What the student is to say, see above.
         sample_id: int64 tensor "batch", a stable content id, never a row number.
         domain: int64 tensor "batch", index into the data source's list of domains.
+        weight: float32 tensor "batch", weight of each sample in the task's loss; 1 where not given.
+        teacher_inputs: Like `inputs`, for modalities the teacher reads with other preprocessing.
     """
 
     inputs: dict[str, Inputs]
@@ -31,6 +39,8 @@ class Batch(TypedDict):
     target: Tensor
     sample_id: Tensor
     domain: Tensor
+    weight: NotRequired[Tensor]
+    teacher_inputs: NotRequired[dict[str, Inputs]]
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,18 @@ class ModelOutput:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def select_labelled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep the rows that have a label.
+def labelled_rows(target: Tensor) -> Tensor:
+    """Which samples have a label, or at least a part of one: bool "batch".
+
+    Args:
+        target: As in `Batch`.
 
     >>> import torch
-    >>> logits, target = torch.zeros(3, 2), torch.tensor([1, UNLABELLED, 0])
-    >>> select_labelled(logits, target)[1].tolist()
-    [1, 0]
+    >>> labelled_rows(torch.tensor([1, UNLABELLED, 0])).tolist()
+    [True, False, True]
+    >>> labelled_rows(torch.tensor([[0.5, torch.nan], [torch.nan, torch.nan]])).tolist()
+    [True, False]
     """
-    labelled = target != UNLABELLED
-    return logits[labelled], target[labelled]
+    if target.is_floating_point():
+        return target.isfinite().any(dim=1)
+    return (target != UNKNOWN).any(dim=1) if target.ndim == 2 else target != UNLABELLED

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_distill.data import DataSource, MultimodalDataModule, Processor, SampleTable
 from lightning_distill.encoders import Encoder
 from lightning_distill.model import MultimodalModel
-from lightning_distill.randomness import uniform
+from lightning_distill.randomness import View, uniform
 from lightning_distill.structures import UNLABELLED, Batch, Inputs, ModelOutput
 
 CLASSES = ("ant", "bee", "cat")
@@ -135,7 +135,7 @@ class VectorProcessor(Processor):
     def __init__(self, dim: int, noise: float = 0.1) -> None:
         self.dim, self.noise = dim, noise
 
-    def prepare(self, raw: NDArray[np.float64]) -> Tensor:
+    def prepare(self, raw: NDArray[np.float64], view: View | None = None) -> Tensor:
         return torch.from_numpy(raw).float()
 
     def blank(self) -> Tensor:

@@ -1,10 +1,13 @@
-"""Settings of all tests: one thread, no network, no leftovers of another test's seed."""
+"""Settings of all tests: one thread, no network, a cache of its own, no leftovers of another test's seed."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
+_CACHE = tempfile.TemporaryDirectory(prefix="lightning_distill_tests_")
+os.environ["LIGHTNING_DISTILL_CACHE"] = _CACHE.name
 os.environ["WANDB_MODE"] = "disabled"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

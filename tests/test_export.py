@@ -45,6 +45,7 @@ def small_model() -> MultimodalModel:
     encoders = {"image": ImageCNN(width=8), "text": ByteTextCNN()}
     model = MultimodalModel(encoders, 3, partial(AttentionFusion, output_dim=16), HardClip(2.0))
     model.classes = ("ant", "bee", "cat")
+    model.preprocessing = {"image": {"size": 16}, "text": {"max_length": 64}}
     return model
 
 
@@ -68,6 +69,7 @@ def test_a_loaded_student_answers_as_the_saved_one(tmp_path: Path) -> None:
     loaded = load_student(tmp_path / "a" / "student")
     assert torch.equal(loaded(batch).logits, model.eval()(batch).logits)
     assert loaded.classes == model.classes
+    assert loaded.preprocessing == model.preprocessing
     assert not any(part.training for part in loaded.modules())
     assert isinstance(loaded.feature_clip, HardClip)
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"student"}
@@ -163,6 +165,21 @@ def test_a_file_that_describes_no_model(saved: Path, text: str) -> None:
         load_student(saved)
 
 
+def test_an_older_student_has_no_preprocessing(saved: Path) -> None:
+    content = json.loads((saved / "config.json").read_text())
+    del content["preprocessing"]
+    (saved / "config.json").write_text(json.dumps(content))
+    assert load_student(saved).preprocessing is None
+
+
+@pytest.mark.parametrize("value", [[1], "x", {"image": 3}, 7])
+def test_preprocessing_that_is_none(saved: Path, value: Any) -> None:
+    content = json.loads((saved / "config.json").read_text()) | {"preprocessing": value}
+    (saved / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="not the description of a saved model"):
+        load_student(saved)
+
+
 def test_damaged_weights(saved: Path) -> None:
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
@@ -191,7 +208,7 @@ def test_a_config_that_cannot_be_made(saved: Path) -> None:
     edit(saved, num_clases=4)
     with pytest.raises(CheckpointError, match="num_clases"):
         load_student(saved)
-    edit(saved, num_classes=1)
+    edit(saved, num_classes=0)
     with pytest.raises(CheckpointError, match="cannot be made"):
         load_student(saved)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN, TransformersTextEncoder
 from lightning_distill.errors import ConfigError
+from lightning_distill.export import load_student, save_student
 from lightning_distill.feature_clipping import HardClip
-from lightning_distill.fusion import ConcatFusion
+from lightning_distill.fusion import AttentionFusion, ConcatFusion
 from lightning_distill.model import MultimodalModel, drop_modalities
 from lightning_distill.structures import Batch, Inputs
 from tests.builders import DIMS, VectorEncoder, make_batch, make_model
@@ -72,7 +74,9 @@ ABSENT = {"image": [0], "text": [1, 2], "audio": [2, 3]}
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("text", ["bytes", "bert"])
 @pytest.mark.parametrize("token", [0, 1, 200])
-def test_what_is_absent_cannot_matter(fusion: Any, training: bool, text: str, token: int, bert: str) -> None:
+def test_X1_what_is_absent_cannot_matter(
+    fusion: Any, training: bool, text: str, token: int, bert: str
+) -> None:
     """Logits and every gradient stay; token 0 and 200 also empty the attention mask, 1 fills it."""
     encoder = ByteTextCNN(width=8) if text == "bytes" else TransformersTextEncoder(bert)
     encoders: dict[str, Encoder] = {"image": ImageCNN(width=4), "text": encoder, "audio": LogMelCNN(width=4)}
@@ -87,7 +91,7 @@ def test_what_is_absent_cannot_matter(fusion: Any, training: bool, text: str, to
     number=st.sampled_from([NAN, float("inf"), -3e38, 7.0]),
 )
 @settings(max_examples=10)
-def test_what_is_absent_cannot_matter_to_batch_statistics(
+def test_X1_what_is_absent_cannot_matter_to_batch_statistics(
     fusion: Any, rows: list[int], number: float
 ) -> None:
     """Batch normalisation in train mode sees the whole batch, so content could leak through it."""
@@ -202,10 +206,20 @@ def test_a_modality_the_batch_lacks_is_named() -> None:
         model(batch)
 
 
-@pytest.mark.parametrize("classes", [-1, 0, 1])
-def test_fewer_than_two_classes_are_refused(classes: int) -> None:
+@pytest.mark.parametrize("classes", [-1, 0])
+def test_no_output_is_refused(classes: int) -> None:
     with pytest.raises(ConfigError, match="num_classes"):
         make_model(classes=classes)
+
+
+def test_one_output_may_be_a_number() -> None:
+    assert make_model(classes=1).eval()(make_batch()).logits.shape == (4, 1)
+
+
+def test_tells_what_its_encoders_need() -> None:
+    model = MultimodalModel({"image": ImageCNN(3), "text": ByteTextCNN(), "audio": LogMelCNN(24)}, 3)
+    needed = {"image": {"channels": 3}, "text": {"vocabulary_size": 259}, "audio": {"mels": 24}}
+    assert model.requirements == needed
 
 
 def test_no_encoder_is_refused() -> None:
@@ -240,6 +254,54 @@ def test_modality_dropout_acts_in_training_only() -> None:
 def test_bad_modality_dropout_is_refused(probability: float) -> None:
     with pytest.raises(ConfigError, match="modality_dropout"):
         make_model(modality_dropout=probability)
+
+
+@HEADS
+@pytest.mark.parametrize("training", [True, False])
+def test_X3_a_whole_batch_without_a_modality(fusion: Any, training: bool) -> None:
+    """Finite, and every parameter has a gradient all the same, so that DDP waits for none."""
+    model = make_model(fusion=fusion).train(training)
+    logits, grads = answer(model, spoiled(make_batch(size=SIZE, absent={"b": range(SIZE)})))
+    assert logits.isfinite().all()
+    assert set(grads) == {name for name, _ in model.named_parameters()}
+    assert all(grad.isfinite().all() for grad in grads.values())
+
+
+@pytest.mark.parametrize("modalities", [("a",), ("a", "b")])
+def test_X5_attention_with_all_keys_masked_is_an_error_and_never_nan(modalities: tuple[str, ...]) -> None:
+    """One row with nothing is refused; rows with one key are finite, forth and back."""
+    model = make_model(modalities, fusion=AttentionFusion).eval()
+    with pytest.raises(RuntimeError, match="no modality"):
+        model(make_batch(modalities, SIZE, {m: [2] for m in modalities}))
+    one_key = make_batch(modalities, SIZE, {"b": range(SIZE)} if "b" in modalities else {})
+    logits, grads = answer(model, spoiled(one_key))
+    assert logits.isfinite().all()
+    assert all(grad.isfinite().all() for grad in grads.values())
+
+
+@HEADS
+def test_X6_one_rule_in_training_evaluation_and_a_saved_student(fusion: Any, tmp_path: Path) -> None:
+    """The parts here do the same in both modes, so an absent modality is all that could make a difference."""
+    model = MultimodalModel({"image": ImageCNN(width=4), "audio": LogMelCNN(width=4)}, 3, fusion)
+    encoders = {
+        "image": {"class_path": "lightning_distill.encoders.ImageCNN", "init_args": {"width": 4}},
+        "audio": {"class_path": "lightning_distill.encoders.LogMelCNN", "init_args": {"width": 4}},
+    }
+    init_args = {
+        "encoders": encoders,
+        "num_classes": 3,
+        "fusion": {"class_path": f"lightning_distill.fusion.{fusion.__name__}"},
+    }
+    save_student(
+        model, tmp_path / "s", {"class_path": "lightning_distill.MultimodalModel", "init_args": init_args}
+    )
+    batch = spoiled(make_batch(("image", "audio"), SIZE, {"image": [0, 3], "audio": [1]}))
+    trained, evaluated = model.train()(batch), model.eval()(batch)
+    loaded = load_student(tmp_path / "s")(batch)
+    for output in (evaluated, loaded):
+        assert torch.equal(output.logits, trained.logits)
+        assert all(torch.equal(output.features[m], trained.features[m]) for m in trained.features)
+    assert (trained.features["image"][[0, 3]] == 0).all()
 
 
 def test_a_sample_without_any_modality_is_an_error() -> None:

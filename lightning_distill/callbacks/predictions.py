@@ -20,10 +20,12 @@ from lightning_distill.errors import ConfigError
 class PredictionWriter(Callback):
     """Writes what `DistillationModule.predict_step` returns, batch by batch, in one row a sample.
 
-    Columns: `sample_id` int64; `prediction`, name of the most likely class (its number where the names are
-    not known); `probabilities`, list of float32 in the order of the classes, which the file's metadata names
-    as a JSON list under `classes`; `embedding`, list of float32. One list column holds the probabilities
-    because a column per class does not scale to thousands of classes, nor to any class name.
+    Columns: `sample_id` int64; `prediction`, name of the most likely class, or list of the names of all that
+    are likely (a class's number where the names are not known); `probabilities`, list of float32 in the order
+    of the classes, which the file's metadata names as a JSON list under `classes`; `embedding`, list of
+    float32. One list column holds the probabilities because a column per class does not scale to thousands
+    of classes, nor to any class name. Numbers, which have no probabilities, are float32 columns
+    `prediction_<name>`.
 
     The file appears, or replaces an older one, only when everything has been predicted. Several processes
     write a part each; the first joins them, rank after rank.
@@ -60,7 +62,8 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Append a batch."""
-        classes = _classes(trainer, pl_module, outputs["probabilities"].shape[1])
+        said = outputs["prediction"] if "probabilities" not in outputs else outputs["probabilities"]
+        classes = _classes(trainer, pl_module, said.shape[1])
         table = _table(outputs, classes)
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,14 +101,24 @@ def _classes(trainer: Trainer, pl_module: LightningModule, count: int) -> tuple[
 
 
 def _table(prediction: dict[str, Tensor], classes: Sequence[str]) -> pa.Table:
-    probabilities = prediction["probabilities"].float().cpu()
     columns = {
         "sample_id": pa.array(prediction["sample_id"].cpu().numpy(), pa.int64()),
-        "prediction": pa.array([classes[i] for i in probabilities.argmax(dim=1).tolist()], pa.string()),
-        "probabilities": _lists(probabilities),
-        "embedding": _lists(prediction["embedding"].float().cpu()),
+        **_answers(prediction["prediction"].cpu(), classes),
     }
+    if "probabilities" in prediction:
+        columns["probabilities"] = _lists(prediction["probabilities"].float().cpu())
+    columns["embedding"] = _lists(prediction["embedding"].float().cpu())
     return pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(classes))})
+
+
+def _answers(said: Tensor, classes: Sequence[str]) -> dict[str, pa.Array]:
+    if said.is_floating_point():
+        columns = said.float().unbind(dim=1)
+        return {f"prediction_{n}": pa.array(c.numpy()) for n, c in zip(classes, columns, strict=True)}
+    if said.ndim == 1:
+        return {"prediction": pa.array([classes[i] for i in said.tolist()], pa.string())}
+    names = [[n for n, yes in zip(classes, row, strict=True) if yes] for row in said.tolist()]
+    return {"prediction": pa.array(names, pa.list_(pa.string()))}
 
 
 def _lists(rows: Tensor) -> pa.Array:

@@ -23,13 +23,14 @@ from lightning_distill.callbacks import (
     StudentExport,
 )
 from lightning_distill.cli import names
-from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, silence_tips, sync_line
+from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, sync_line
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.run_folder import RunFolder, differences
 from lightning_distill.cli.run_record import RunRecord
 from lightning_distill.cli.words import check_there, run_stem, with_config_of_run
 from lightning_distill.errors import ConfigError
 from lightning_distill.module import DistillationModule
+from lightning_distill.quiet import silence_tips
 
 _MONITOR = {"monitor": "val/accuracy", "mode": "max"}
 _NOT_KEPT = ("run", "resume", "overwrite", "output", "ckpt_path")

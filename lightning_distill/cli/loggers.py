@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import logging
 import netrc
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -18,16 +16,6 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 _FIRST: Final = ("step", "epoch")
-_TIPS: Final = (
-    "💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]",
-    "💡 Tip: For seamless cloud uploads and versioning, try installing [litmodels]",
-)
-_EXPECTED: Final = (
-    r"Checkpoint directory .* exists and is not empty\.",  # that of a resumed run
-    r"The dirpath has changed from",  # so it has: a folder was moved, or a new run starts from a checkpoint
-    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",  # test needs none
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own
-)
 
 
 class HistoryLogger(Logger):
@@ -199,17 +187,3 @@ def finish_wandb(loggers: Sequence[WandbLogger]) -> None:
         import wandb
 
         wandb.finish()
-
-
-def silence_tips() -> None:
-    """Drop Lightning's advertisements, which have no switch, and warnings about what is meant to be so."""
-    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    if not any(isinstance(f, _NoTips) for f in rank_zero.filters):
-        rank_zero.addFilter(_NoTips())
-    for message in _EXPECTED:
-        warnings.filterwarnings("ignore", message)
-
-
-class _NoTips(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_TIPS)

@@ -13,10 +13,14 @@ from lightning_distill.data.combinations import (
 )
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.image import ImageProcessor, read_image
-from lightning_distill.data.manifest import ManifestColumns, ManifestSource
+from lightning_distill.data.manifest import ManifestSource
+from lightning_distill.data.orders import ClassBalanced, ModalityPaired, Sampling, Shuffle
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
 from lightning_distill.data.source import DataSource, SampleTable, Waveform
+from lightning_distill.data.splits import ColumnSplit, GroupSplit, RandomSplit, Splitter, StratifiedSplit
+from lightning_distill.data.table_source import ManifestColumns, TableLayout, TableSource
+from lightning_distill.data.targets import MultiLabel, RegressionTarget, SingleLabel, Target
 from lightning_distill.data.text import ByteTextProcessor, TextProcessor
 
 __all__ = [
@@ -25,7 +29,10 @@ __all__ = [
     "BatchKey",
     "BatchSampler",
     "ByteTextProcessor",
+    "ClassBalanced",
+    "ColumnSplit",
     "DataSource",
+    "GroupSplit",
     "ImageAudioDataModule",
     "ImageDataModule",
     "ImageProcessor",
@@ -33,10 +40,22 @@ __all__ = [
     "ImageTextDataModule",
     "ManifestColumns",
     "ManifestSource",
+    "ModalityPaired",
+    "MultiLabel",
     "MultimodalDataModule",
     "MultimodalDataset",
     "Processor",
+    "RandomSplit",
+    "RegressionTarget",
     "SampleTable",
+    "Sampling",
+    "Shuffle",
+    "SingleLabel",
+    "Splitter",
+    "StratifiedSplit",
+    "TableLayout",
+    "TableSource",
+    "Target",
     "TextAudioDataModule",
     "TextDataModule",
     "TextProcessor",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from math import gcd
 from pathlib import Path
@@ -17,10 +16,12 @@ from torch import Tensor
 
 from lightning_distill.data.audio_headers import check_whole
 from lightning_distill.data.files import read_bytes
+from lightning_distill.data.log_mel import LogMel
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.source import Waveform
+from lightning_distill.data.spec_augment import SpecAugment
 from lightning_distill.errors import ConfigError, SampleError
-from lightning_distill.randomness import uniform
+from lightning_distill.randomness import View, uniform
 from lightning_distill.structures import Inputs
 
 MAX_FRAMES = 3600 * 48_000
@@ -31,21 +32,36 @@ _BLOCK = 1 << 20
 
 
 def read_audio(path: Path, where: str) -> Waveform:
-    """Decode a sound file (wav, flac, ogg, mp3) with soundfile and mix its channels down.
-
-    Floating-point and compressed files may overshoot [-1, 1]; that is kept.
+    """Read a file and decode it, see `decode_audio`.
 
     Args:
         path: File.
         where: Names file, row and field in errors.
 
     Raises:
-        SampleError: If the file is missing, not a sound, empty, cut, longer than `MAX_FRAMES`, or has samples
-            that are not finite.
+        SampleError: If the file is missing, or holds no such sound.
+        ConfigError: If soundfile, which decodes it, is not installed.
     """
-    import soundfile
+    return decode_audio(read_bytes(path, where), where, str(path))
 
-    data = read_bytes(path, where)
+
+def decode_audio(data: bytes, where: str, name: str) -> Waveform:
+    """Decode a sound (WAV, FLAC, Ogg, MP3) with soundfile; channels are averaged.
+
+    Integers of any depth are scaled to [-1, 1]. Floating-point and compressed sounds may overshoot that; it
+    is kept.
+
+    Args:
+        data: The whole file.
+        where: Names file, row and field in errors.
+        name: Names the file in errors.
+
+    Raises:
+        SampleError: If it is no sound, empty, cut, longer than `MAX_FRAMES`, or has samples that are not
+            finite.
+        ConfigError: If soundfile, which decodes it, is not installed.
+    """
+    soundfile = _soundfile()
     try:
         check_whole(data)
         with soundfile.SoundFile(BytesIO(data)) as file:
@@ -53,10 +69,24 @@ def read_audio(path: Path, where: str) -> Waveform:
     except (ValueError, soundfile.SoundFileError) as error:
         raise SampleError(
             where=where,
-            found=f"{path}: {error}",
+            found=f"{name}: {error}",
             expected=f"a whole WAV, FLAC, Ogg or MP3 sound of at most {MAX_FRAMES} frames",
             fix="restore or convert the file, or leave its cell empty to mark it absent",
         ) from error
+
+
+def _soundfile() -> Any:
+    """The decoder. Its wheel brings libsndfile; installed from source, it may find none."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            where="reading sounds",
+            found=f"no decoder: {error}",
+            expected="the package soundfile, with libsndfile",
+            fix="pip install soundfile",
+        ) from error
+    return soundfile
 
 
 def _decode(file: Any) -> NDArray[np.float32]:
@@ -91,6 +121,7 @@ class AudioProcessor(Processor):
         dynamic_range: Energies more than this below the clip's loudest are raised to it, dB; a small
             range hides background noise and the difference between silence and digital silence.
         max_shift: Augmentation: largest shift in time, as a share of the clip.
+        spec_augment: Augmentation: masks over time and frequency.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -105,29 +136,60 @@ class AudioProcessor(Processor):
         hop: float = 0.016,
         dynamic_range: float = 80.0,
         max_shift: float = 0.0,
+        spec_augment: SpecAugment | None = None,
     ) -> None:
-        positive = (sample_rate, seconds, mels, window, hop, dynamic_range)
+        positive = (
+            sample_rate,
+            seconds,
+            mels,
+            dynamic_range,
+            round(window * sample_rate),
+            round(hop * sample_rate),
+        )
         if min(positive) <= 0 or not 0 <= max_shift < 0.5 or window > seconds:
             raise ConfigError(
                 where="AudioProcessor",
                 found=f"sample_rate={sample_rate}, seconds={seconds}, mels={mels}, window={window}, "
-                f"hop={hop}, max_shift={max_shift}",
-                expected="positive numbers, a window no longer than the clip, 0 <= max_shift < 0.5",
+                f"hop={hop}, dynamic_range={dynamic_range}, max_shift={max_shift}",
+                expected="positive numbers, window and hop of a sample or more, a window no longer than the clip, "
+                "0 <= max_shift < 0.5",
                 fix="for example sample_rate=16000, seconds=1.0, mels=40, window=0.032, hop=0.016",
             )
         self.sample_rate, self.mels, self.max_shift = sample_rate, mels, max_shift
-        self.length = round(seconds * sample_rate)
-        self.dynamic_range = dynamic_range
+        self.length, self.dynamic_range = round(seconds * sample_rate), dynamic_range
         self.window, self.hop = round(window * sample_rate), round(hop * sample_rate)
+        self.spec_augment = spec_augment
+        self._log_mel = LogMel(sample_rate, mels, self.window, self.hop)
 
-    def prepare(self, raw: Waveform) -> Tensor:
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that does not augment; lengths in samples."""
+        names = ("sample_rate", "length", "mels", "window", "hop", "dynamic_range")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def view_settings(self) -> Mapping[str, Any]:
+        """Everything that augments."""
+        masks = self.spec_augment or SpecAugment(time_masks=0, frequency_masks=0)
+        return {"max_shift": self.max_shift, **masks.settings}
+
+    def check(self) -> None:
+        """Look for the decoder of sound files.
+
+        Raises:
+            ConfigError: If it is not installed.
+        """
+        _soundfile()
+
+    def prepare(self, raw: Waveform, view: View | None = None) -> Tensor:
         """Resample, centre, crop or pad to float32 "length"."""
         samples = raw.samples
+        if not len(samples) or not 1 <= raw.sample_rate <= MAX_RATE:
+            raise ValueError(f"a sound of {len(samples)} samples at {raw.sample_rate} Hz")
+        if not np.isfinite(samples).all():
+            raise ValueError("a sound with samples that are NaN or infinite")
         if raw.sample_rate != self.sample_rate:
-            from scipy.signal import resample_poly
-
-            common = gcd(raw.sample_rate, self.sample_rate)
-            samples = resample_poly(samples, self.sample_rate // common, raw.sample_rate // common)
+            samples = _resampled(samples, raw.sample_rate, self.sample_rate)
         spare = self.length - len(samples)
         if spare < 0:
             samples = samples[-spare // 2 : -spare // 2 + self.length]
@@ -142,43 +204,31 @@ class AudioProcessor(Processor):
 
     def collate(self, prepared: Sequence[Tensor]) -> Tensor:
         """Log-mel spectrograms, float32 "batch frames mels", zero mean a band, unit deviation a clip."""
-        power = (
-            torch.stft(
-                torch.stack(list(prepared)),
-                n_fft=self.window,
-                hop_length=self.hop,
-                window=self._hann,
-                return_complex=True,
-            )
-            .abs()
-            .square()
-        )
-        mel = torch.log((self._bank.T @ power).clamp(min=1e-10)).transpose(1, 2)
+        mel = self._log_mel(torch.stack(list(prepared)))
         loudest = mel.amax(dim=(1, 2), keepdim=True)
         mel = torch.maximum(mel, loudest - self.dynamic_range * math.log(10) / 10)
-        centred = mel - mel.mean(dim=1, keepdim=True)
-        return centred / centred.std(dim=(1, 2), keepdim=True).clamp(min=1e-3)
+        mel -= mel.mean(dim=1, keepdim=True)
+        deviation = torch.linalg.vector_norm(mel, dim=(1, 2), keepdim=True) / math.sqrt(
+            max(mel[0].numel() - 1, 1)
+        )
+        return mel.div_(deviation.clamp_(min=1e-3))
 
     def augment(self, inputs: Inputs, seed: int, epoch: int, sample_id: NDArray[np.int64]) -> Inputs:
-        """Shift each spectrogram in time by up to `max_shift`, repeating its first or last frame."""
-        if not self.max_shift or not isinstance(inputs, Tensor):
+        """Shift each spectrogram by up to `max_shift`, repeating its first or last frame, then mask it."""
+        if not isinstance(inputs, Tensor):
             return inputs
-        frames = inputs.shape[1]
-        reach = round(self.max_shift * frames)
-        draw = uniform(seed, epoch, sample_id, "audio shift")[:, 0]
-        shift = torch.from_numpy((draw * (2 * reach + 1)).astype(np.int64) - reach)
-        at = (torch.arange(frames)[None, :] + shift[:, None]).clamp_(0, frames - 1)
-        return inputs[torch.arange(len(inputs))[:, None], at]
+        if self.max_shift:
+            frames = inputs.shape[1]
+            reach = round(self.max_shift * frames)
+            draw = uniform(seed, epoch, sample_id, "audio shift")[:, 0]
+            shift = torch.from_numpy((draw * (2 * reach + 1)).astype(np.int64) - reach)
+            at = (torch.arange(frames)[None, :] + shift[:, None]).clamp_(0, frames - 1)
+            inputs = inputs[torch.arange(len(inputs))[:, None], at]
+        return self.spec_augment(inputs, seed, epoch, sample_id) if self.spec_augment else inputs
 
-    @cached_property
-    def _hann(self) -> Tensor:
-        return torch.hann_window(self.window)
 
-    @cached_property
-    def _bank(self) -> Tensor:
-        from transformers.audio_utils import mel_filter_bank
+def _resampled(samples: NDArray[np.float32], rate: int, wanted: int) -> Any:
+    from scipy.signal import resample_poly
 
-        bank = mel_filter_bank(
-            self.window // 2 + 1, self.mels, 0.0, self.sample_rate / 2, self.sample_rate, mel_scale="htk"
-        )
-        return torch.from_numpy(bank).float()
+    common = gcd(rate, wanted)
+    return resample_poly(samples, wanted // common, rate // common)

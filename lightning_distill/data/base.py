@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
-from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.bad_samples import RECORD, BadSampleLog
+from lightning_distill.data.dataset import MultimodalDataset, Reading
 from lightning_distill.data.loader import BatchLoader
+from lightning_distill.data.orders import Sampling, Shuffle
 from lightning_distill.data.processor import Processor
-from lightning_distill.data.sampling import BatchSampler, Extra
-from lightning_distill.data.source import DataSource
-from lightning_distill.errors import ConfigError, ManifestError, nearest
+from lightning_distill.data.sampling import BatchSampler, Plan
+from lightning_distill.data.source import SPLITS, DataSource
+from lightning_distill.errors import CheckpointError, ConfigError, ManifestError, nearest
 from lightning_distill.randomness import default_seed
+
+_NEEDED: Final = {"fit": ("train", "val"), "validate": ("val",)}
 
 
 class MultimodalDataModule(LightningDataModule):
     """Batches of any modalities from any source.
 
     A student with fewer modalities than the teacher reads the same batches; give the DataModule the
-    modalities of both. Order and augmentation are functions of (seed, epoch, sample), where the seed is the
-    one given to `seed_everything`.
+    modalities of both. Where the teacher wants another image size, tokenizer or sample rate, name it in
+    `teacher_processors`: it sees the same random view of each sample. Order and augmentation are functions of
+    (seed, epoch, sample), where the seed is the one given to `seed_everything`.
 
     Args:
         source: Where the samples come from.
@@ -30,12 +37,14 @@ class MultimodalDataModule(LightningDataModule):
         batch_size: Samples a batch and device.
         num_workers: Worker processes a loader.
         in_memory: Prepare every sample once and keep it: for data that fit in memory.
-        train_on_unlabelled: Keep training samples without a label (distillation learns from them).
-        labelled_per_batch: Labelled samples added to every training batch, for when labels are few: with 50
-            labels among thousands of samples a batch would else hold one or none.
+        sampling: Which training samples are used, and how often; None is `Shuffle()`, each once an epoch.
+        on_bad_sample: "stop" at a sample that cannot be read; or "substitute" another one, chosen by (seed,
+            epoch, sample), add it to `bad_samples.jsonl` in the run folder, and stop when more than 1 % of an
+            epoch's samples are bad. In evaluation a substitute has no label, so that none is counted twice.
+        teacher_processors: modality -> preprocessing for the teacher, only where it differs.
 
     Raises:
-        ConfigError: If processors and modalities do not fit.
+        ConfigError: If processors, modalities and settings do not fit.
         ManifestError: At setup, if a split that is needed is empty.
     """
 
@@ -49,51 +58,23 @@ class MultimodalDataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         in_memory: bool = False,
-        train_on_unlabelled: bool = True,
-        labelled_per_batch: int = 0,
+        sampling: Sampling | None = None,
+        on_bad_sample: Literal["stop", "substitute"] = "stop",
+        teacher_processors: dict[str, Processor] | None = None,
     ) -> None:
         super().__init__()
-        self._check(source, processors, batch_size, labelled_per_batch)
         self.source, self.processors = source, processors
+        self.teacher_processors = dict(teacher_processors or {})
         self.batch_size, self.num_workers, self.in_memory = batch_size, num_workers, in_memory
-        self.train_on_unlabelled, self.labelled_per_batch = train_on_unlabelled, labelled_per_batch
+        self.sampling, self.on_bad_sample = sampling or Shuffle(), on_bad_sample
+        self._check()
         self.seed = default_seed()
         self._datasets: dict[str, MultimodalDataset] = {}
 
-    def _check(
-        self,
-        source: DataSource,
-        processors: dict[str, Processor],
-        batch_size: int,
-        labelled_per_batch: int,
-    ) -> None:
-        name = type(self).__name__
-        if self.modalities is not None and set(processors) != set(self.modalities):
-            raise ConfigError(
-                where=f"{name}.processors",
-                found=f"processors for {sorted(processors)}",
-                expected=f"one for each of {sorted(self.modalities)}",
-                fix="give each modality a processor, or use the DataModule of your combination",
-            )
-        for modality in processors:
-            if modality not in source.modalities:
-                raise ConfigError(
-                    where=f"{name}.processors[{modality!r}]",
-                    found=f"a source with {list(source.modalities)}{nearest(modality, source.modalities)}",
-                    expected=f"a source that has {modality!r}",
-                    fix="tell the source where that modality is, or drop the processor",
-                )
-        for setting, value, least in (
-            ("batch_size", batch_size, 1),
-            ("labelled_per_batch", labelled_per_batch, 0),
-        ):
-            if value < least:
-                raise ConfigError(
-                    where=f"{name}.{setting}",
-                    found=value,
-                    expected=f"{least} or more",
-                    fix=f"try {least + 16}",
-                )
+    @property
+    def read_modalities(self) -> tuple[str, ...]:
+        """Names of all modalities that student or teacher read."""
+        return tuple(dict.fromkeys([*self.processors, *self.teacher_processors]))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -101,13 +82,11 @@ class MultimodalDataModule(LightningDataModule):
         return self.source.classes
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Row numbers of the source that a split uses."""
+        """Row numbers of the source that a split uses: those with a modality the student reads."""
         table = self.source.samples
         rows = table.rows_of(split)
-        usable = np.logical_or.reduce([table.present[m][rows] for m in self.processors])
-        if split == "train" and not self.train_on_unlabelled:
-            usable &= table.labelled[rows]
-        return rows[usable]
+        rows = rows[np.logical_or.reduce([table.present[m][rows] for m in self.processors])]
+        return rows[self.sampling.usable(table, rows)] if split == "train" else rows
 
     def dataset(self, split: str) -> MultimodalDataset:
         """The split's data set, built when first asked for."""
@@ -120,47 +99,70 @@ class MultimodalDataModule(LightningDataModule):
                     expected="at least one",
                     fix="check the split column, the labels and the modalities of those rows",
                 )
-            self._datasets[split] = MultimodalDataset(
-                self.source, self.processors, rows, self.seed, split == "train", self.in_memory
+            reading = Reading(
+                self.processors,
+                self.teacher_processors,
+                self.seed,
+                split,
+                self.in_memory,
+                self.on_bad_sample == "substitute",
             )
+            self._datasets[split] = self.make_dataset(rows, reading)
         return self._datasets[split]
 
-    def setup(self, stage: str) -> None:
-        """Build the data sets of a stage."""
-        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",)):
-            self.dataset(split)
+    def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
+        """Batches of these rows; the place to change them in a subclass."""
+        return MultimodalDataset(self.source, rows, reading)
 
-    def _extra(self) -> Extra:
-        labelled = np.flatnonzero(self.source.samples.labelled[self.rows("train")])
-        if not len(labelled):
-            raise ConfigError(
-                where=f"{type(self).__name__}.labelled_per_batch",
-                found=f"{self.labelled_per_batch}, and no labelled training sample",
-                expected="0, or labelled samples",
-                fix="set labelled_per_batch to 0",
-            )
-        return Extra(labelled, self.labelled_per_batch)
+    def setup(self, stage: str) -> None:
+        """Build the data sets of a stage, and say what is in them."""
+        for processor in (*self.processors.values(), *self.teacher_processors.values()):
+            processor.check()
+        for split in _NEEDED.get(stage, ("test",)):
+            self.dataset(split)
+        if stage == "fit":
+            for line in self.report():
+                rank_zero_info(line)
+
+    def report(self) -> list[str]:
+        """One line a split: how many samples have which modalities, and how many have a label."""
+        table, lines = self.source.samples, []
+        for split in SPLITS:
+            rows = self.rows(split)
+            if len(rows):
+                counts = table.combinations(rows, self.read_modalities)
+                told = ", ".join(f"{'+'.join(names)} {count:,}" for names, count in counts.items())
+                labelled = int(table.labelled(rows).sum())
+                lines.append(f"{split}: {len(rows):,} samples, {labelled:,} labelled ({told})")
+        return lines
+
+    # -- loaders --------------------------------------------------------------------------------------
 
     def _loader(self, split: str) -> BatchLoader:
         trainer: Any = self.trainer
+        train, data = split == "train", self.dataset(split)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        if len(data) < world_size:
+            raise ManifestError(
+                where=f"{type(self).__name__}, split {split!r}",
+                found=f"{len(data)} samples for {world_size} processes",
+                expected="at least one for each",
+                fix=f"use {len(data)} devices or fewer, or more data",
+            )
+        table = self.source.samples
         sampler = BatchSampler(
-            len(self.dataset(split)),
+            len(data),
             self.batch_size,
             self.seed,
-            train=split == "train",
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            first=_resume_point(trainer) if trainer and split == "train" else (0, 0),
-            extra=self._extra() if split == "train" and self.labelled_per_batch else None,
+            train,
+            rank,
+            world_size,
+            first=_resume_point(trainer) if trainer and train else (0, 0),
+            plan=self.sampling.plan(table, data.rows) if train else Plan(),
         )
-        return BatchLoader(
-            self.dataset(split),
-            batch_size=None,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=_one_thread,
-        )
+        name = RECORD if rank == 0 else RECORD.replace(".", f".rank{rank}.")
+        path = Path(trainer.default_root_dir, name) if trainer else None
+        return BatchLoader(data, sampler, self.num_workers, BadSampleLog(len(data) // world_size, path))
 
     def train_dataloader(self) -> BatchLoader:
         """Batches to train on."""
@@ -178,6 +180,75 @@ class MultimodalDataModule(LightningDataModule):
         """The test split."""
         return self._loader("test")
 
+    # -- checks ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells, on resume, whether the data are still the same."""
+        return {"fingerprint": self.source.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other data.
+
+        Raises:
+            CheckpointError: If the samples have changed since the checkpoint.
+        """
+        then, now = state_dict.get("fingerprint"), self.source.fingerprint
+        if getattr(self.trainer, "training", False) and then not in (None, now):
+            raise CheckpointError(
+                where=f"{type(self).__name__}.source",
+                found=f"data that have changed since the checkpoint was made: {then} then, {now} now",
+                expected="the same samples, targets and splits",
+                fix="restore the data, or start a new run",
+            )
+
+    def _check(self) -> None:
+        name, read = type(self).__name__, self.read_modalities
+        if self.modalities is not None and set(read) != set(self.modalities):
+            raise ConfigError(
+                where=f"{name}.processors",
+                found=f"processors for {sorted(read)}",
+                expected=f"one for each of {sorted(self.modalities)}",
+                fix="give each modality a processor, or use the DataModule of your combination",
+            )
+        for modality in read:
+            if modality not in self.source.modalities:
+                there = self.source.modalities
+                raise ConfigError(
+                    where=f"{name}.processors[{modality!r}]",
+                    found=f"a source with {list(there)}{nearest(modality, there)}",
+                    expected=f"a source that has {modality!r}",
+                    fix="tell the source where that modality is, or drop the processor",
+                )
+        for setting, value, least in (
+            ("batch_size", self.batch_size, 1),
+            ("num_workers", self.num_workers, 0),
+        ):
+            if value < least:
+                raise ConfigError(
+                    where=f"{name}.{setting}", found=value, expected=f"{least} or more", fix=f"try {least}"
+                )
+        self._check_views()
+
+    def _check_views(self) -> None:
+        for modality, theirs in self.teacher_processors.items():
+            ours = self.processors.get(modality, theirs)
+            if dict(ours.view_settings) != dict(theirs.view_settings):
+                raise ConfigError(
+                    where=f"{type(self).__name__}.teacher_processors[{modality!r}]",
+                    found=f"views by {dict(theirs.view_settings)}, the student's by {dict(ours.view_settings)}",
+                    expected="the same augmentation, so that both see the same view of a sample",
+                    fix="give both processors the same augmentation settings",
+                )
+        everyone = {**self.processors, **{f"{m} (teacher)": p for m, p in self.teacher_processors.items()}}
+        for modality, processor in everyone.items():
+            if self.in_memory and processor.varies:
+                raise ConfigError(
+                    where=f"{type(self).__name__}.in_memory",
+                    found=f"true, with random views of raw samples ({modality}: {dict(processor.view_settings)})",
+                    expected="samples that can be prepared once",
+                    fix="set in_memory to false, or augment batches only (max_shift and the like)",
+                )
+
 
 def _resume_point(trainer: Any) -> tuple[int, int]:
     """Epoch and batch to go on with: Lightning counts the batches of a checkpoint, but does not skip them."""
@@ -185,10 +256,3 @@ def _resume_point(trainer: Any) -> tuple[int, int]:
     epoch = loop.epoch_progress.current
     unfinished = loop.restarting and epoch.started > epoch.processed
     return epoch.processed, loop.epoch_loop.batch_progress.current.processed if unfinished else 0
-
-
-def _one_thread(worker: int) -> None:
-    """OpenCV's own threads and forked workers do not go together."""
-    import cv2
-
-    cv2.setNumThreads(0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from lightning_distill.errors import DistillError, SampleError, nearest
+from lightning_distill.errors import DistillError, ManifestError, SampleError, nearest
 
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -27,6 +28,9 @@ _SIGNATURES: Final = (
     (b"PAR1", "a Parquet table"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
 )
+BOM: Final = b"\xef\xbb\xbf"
+"""Byte order mark that some programs put before UTF-8 text."""
+_BLOCK: Final = 1 << 22
 _CONTAINERS: Final = {b"WEBP": "a WebP image", b"WAVE": "a WAV sound", b"AVI ": "an AVI video"}
 
 
@@ -45,7 +49,7 @@ def looks_like(head: bytes) -> str:
             return kind
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0 and head[1] & 0x06:
         return "an MP3 sound"
-    text = head[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    text = head[:200].lstrip(BOM + b" \r\n\t").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "an HTML page"
     if text.startswith(b"<"):
@@ -103,3 +107,36 @@ def read_bytes(path: Path, where: object, error: type[DistillError] = SampleErro
         expected="a regular file with something in it",
         fix="correct the path, restore the file, or give yourself the right to read it",
     )
+
+
+def check_utf8(path: Path, data: bytes) -> None:
+    """Refuse a file that is no UTF-8 text or holds a NUL byte.
+
+    Raises:
+        ManifestError: Names the byte, counted from 0, and what the file looks like.
+    """
+    at = _first_bad_byte(data)
+    if at < 0:
+        return
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[1:2] == b"\0"
+    kind = "UTF-16 text" if utf16 else looks_like(data[:200])
+    raise ManifestError(
+        where=f"{path}, byte {at}",
+        found=f"the byte {data[at]:#04x}, which is no UTF-8 text; the file looks like {kind}",
+        expected="UTF-8 text",
+        fix="save as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or name a Parquet file .parquet",
+    )
+
+
+def _first_bad_byte(data: bytes) -> int:
+    """Where UTF-8 ends or a NUL is, -1 for good text."""
+    # In blocks: decoded, the whole file may take four times its size.
+    if not data.isascii():
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for start in range(0, len(data), _BLOCK):
+            held = len(decoder.getstate()[0])
+            try:
+                decoder.decode(data[start : start + _BLOCK], final=start + _BLOCK >= len(data))
+            except UnicodeDecodeError as error:
+                return start - held + error.start
+    return data.find(b"\0")

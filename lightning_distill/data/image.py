@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from lightning_distill.data.files import looks_like, read_bytes
 from lightning_distill.data.image_headers import image_size
+from lightning_distill.data.image_views import ImageViews
 from lightning_distill.data.processor import Processor
 from lightning_distill.errors import ConfigError, SampleError
-from lightning_distill.randomness import uniform
+from lightning_distill.randomness import View, uniform
 from lightning_distill.structures import Inputs
 
 MAX_PIXELS = 64_000_000
@@ -25,46 +26,66 @@ MAX_PIXELS = 64_000_000
 
 
 def read_image(path: Path, where: str) -> NDArray[np.uint8]:
-    """Decode an image file with OpenCV.
-
-    JPEG, PNG, WebP and BMP; EXIF orientation applied; 16 bits scaled to 8; transparency dropped.
+    """Read a file and decode it, see `decode_image`.
 
     Args:
         path: File.
         where: Names file, row and field in errors.
 
+    Raises:
+        SampleError: If the file is missing, or holds no such image.
+    """
+    return decode_image(read_bytes(path, where), where, str(path))
+
+
+def decode_image(data: bytes, where: str, name: str) -> NDArray[np.uint8]:
+    """Decode an image with OpenCV, always to 8-bit RGB.
+
+    JPEG, PNG, WebP and BMP. EXIF orientation is applied. Grey is repeated over the channels, palettes are
+    looked up, 16 bits are scaled to 8, CMYK is converted without a colour profile. Transparency is dropped:
+    a pixel keeps the colour stored under it.
+
+    Args:
+        data: The whole file.
+        where: Names file, row and field in errors.
+        name: Names the file in errors.
+
     Returns:
         uint8 "height width 3", RGB.
 
     Raises:
-        SampleError: If the file is missing, not such an image, damaged, or larger than `MAX_PIXELS`.
+        SampleError: If it is no such image, damaged, or larger than `MAX_PIXELS`.
     """
     import cv2
 
-    data = read_bytes(path, where)
     try:
         width, height = image_size(data)
         if width * height > MAX_PIXELS:
             raise ValueError(f"an image of {width} x {height} pixels")
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
             raise ValueError(f"{looks_like(data[:200])} that OpenCV cannot decode")
     except (ValueError, cv2.error) as error:
         raise SampleError(
             where=where,
-            found=f"{path}: {error}",
+            found=f"{name}: {error}",
             expected=f"a whole JPEG, PNG, WebP or BMP image of at most {MAX_PIXELS} pixels",
             fix="restore or convert the file, or leave its cell empty to mark it absent",
         ) from error
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+    return np.asarray(decoded)
 
 
 class ImageProcessor(Processor):
     """Resizes with OpenCV to a square, uint8 all the way: encoders normalise on the device.
 
+    A side that shrinks is averaged over areas, one that grows is interpolated.
+
     Args:
-        size: Side of the square, pixels. Areas are averaged when shrinking, bilinear when growing.
+        size: Side of the square, pixels.
         channels: 1 (grey) or 3 (RGB).
+        keep_aspect: Where no random view is taken, cut to the largest centred square before resizing;
+            otherwise the image is stretched to a square.
+        views: Augmentation of the raw image: random crop, mirror image, transforms.
         max_shift: Augmentation: largest shift in each direction, as a share of the side.
         max_scale: Augmentation: largest growth, as a share of the size; 0.2 scales by 1/1.2 to 1.2.
         max_rotation: Augmentation: largest rotation either way, degrees.
@@ -80,6 +101,8 @@ class ImageProcessor(Processor):
         max_shift: float = 0.0,
         max_scale: float = 0.0,
         max_rotation: float = 0.0,
+        keep_aspect: bool = False,
+        views: ImageViews | None = None,
     ) -> None:
         ranges = 0 <= max_shift < 0.5 and 0 <= max_scale <= 1 and 0 <= max_rotation <= 180
         if size < 1 or channels not in (1, 3) or not ranges:
@@ -91,25 +114,59 @@ class ImageProcessor(Processor):
                 "between 0 and 1, a rotation between 0 and 180 degrees",
                 fix="for example size=224, channels=3, max_shift=0.1, max_scale=0.1, max_rotation=10",
             )
-        self.size, self.channels = size, channels
+        self.size, self.channels, self.keep_aspect, self.views = size, channels, keep_aspect, views
         self.max_shift, self.max_scale, self.max_rotation = max_shift, max_scale, max_rotation
 
-    def prepare(self, raw: NDArray[np.uint8]) -> Tensor:
-        """Resize to uint8 "channels size size"."""
+    @property
+    def varies(self) -> bool:
+        """True with `views`: they are made of the raw image."""
+        return self.views is not None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Size, channels and whether the aspect ratio is kept."""
+        return {"size": self.size, "channels": self.channels, "keep_aspect": self.keep_aspect}
+
+    @property
+    def view_settings(self) -> Mapping[str, Any]:
+        """Everything that augments."""
+        affine = {name: getattr(self, name) for name in ("max_shift", "max_scale", "max_rotation")}
+        return affine | dict((self.views or ImageViews(min_crop=1)).settings)
+
+    def prepare(self, raw: NDArray[np.uint8], view: View | None = None) -> Tensor:
+        """Crop and resize to uint8 "channels size size"."""
         import cv2
 
         if raw.ndim == 2:
             raw = raw[:, :, None]
         if raw.dtype != np.uint8 or raw.ndim != 3 or raw.shape[2] not in (1, 3) or not raw.size:
             raise ValueError(f"an array of {raw.dtype} with the shape {raw.shape}, no uint8 grey or RGB")
-        if raw.shape[2] != self.channels:
-            raw = _grey(raw) if self.channels == 1 else np.repeat(raw, 3, axis=2)
+        mirrored = False
+        if self.views is not None and view is not None:
+            raw, mirrored = self.views.take(raw, view)
+        elif self.keep_aspect:
+            raw = _centre_square(raw)
+        if raw.shape[2] > self.channels:
+            raw = cv2.cvtColor(raw, cv2.COLOR_RGB2GRAY)
+        raw = self._resized(raw)
+        if mirrored:
+            raw = cv2.flip(raw, 1)
+        planes = np.empty((self.channels, self.size, self.size), np.uint8)
+        if raw.ndim == 3 and raw.shape[2] == 3:
+            cv2.split(raw, list(planes))
+        else:
+            planes[:] = raw.reshape(self.size, self.size)
+        return torch.from_numpy(planes)
+
+    def _resized(self, raw: Any) -> Any:
+        import cv2
+
         # Each side on its own: OpenCV averages areas only where both shrink.
         inner = min(raw.shape[1], self.size), min(raw.shape[0], self.size)
         for size, how in ((inner, cv2.INTER_AREA), ((self.size, self.size), cv2.INTER_LINEAR)):
             if raw.shape[1::-1] != size:
-                raw = cv2.resize(raw, size, interpolation=how).reshape(*size[::-1], self.channels)
-        return torch.from_numpy(np.ascontiguousarray(raw.transpose(2, 0, 1)))
+                raw = cv2.resize(raw, size, interpolation=how)
+        return raw
 
     def blank(self) -> Tensor:
         """A black image."""
@@ -134,7 +191,8 @@ class ImageProcessor(Processor):
         return moved.round_().to(torch.uint8)
 
 
-def _grey(raw: NDArray[np.uint8]) -> NDArray[Any]:
-    import cv2
-
-    return np.asarray(cv2.cvtColor(raw, cv2.COLOR_RGB2GRAY))[:, :, None]
+def _centre_square(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = raw.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return raw[top : top + side, left : left + side]

@@ -8,11 +8,12 @@ from typing import Final
 
 from lightning_distill.data.files import looks_like
 
-# In the compressed data of a JPEG, FF is followed by 00 or by a restart marker.
-_JPEG_MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
 _JPEG_SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE: Final = frozenset({0x01, 0xD8})
-_JPEG_END: Final = 0xD9
+_JPEG_BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
+_JPEG_SCAN: Final = 0xDA
+# In compressed data, FF is followed by 00 or by a restart marker, so this is found nowhere in there.
+_JPEG_END: Final = b"\xff\xd9"
 _PNG_END: Final = b"\0\0\0\0IEND\xaeB\x60\x82"
 
 
@@ -44,13 +45,16 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     size, at = (0, 0), 2
     while (marker := _JPEG_MARKER.search(data, at)) is not None:
         at, code = marker.end(), data[marker.end() - 1]
-        if code == _JPEG_END:
-            return size
         if code in _JPEG_SIZES and size == (0, 0):
             size = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 3 : at + 5])
         if code not in _JPEG_BARE:
             at += int.from_bytes(data[at : at + 2])
-    raise ValueError("a JPEG image cut short: its end marker is missing")
+        if code == _JPEG_SCAN:
+            break
+    # Looked for behind the header alone, since a thumbnail in there ends like an image.
+    if data.rfind(_JPEG_END, at) < 0:
+        raise ValueError("a JPEG image cut short: its end marker is missing")
+    return size
 
 
 def _png(data: bytes) -> tuple[int, int]:

@@ -3,27 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch.utils.data import DataLoader
 
-from lightning_distill.errors import DistillError
+from lightning_distill.data.bad_samples import BadSampleLog, Substituted
+from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.sampling import BatchSampler
+from lightning_distill.errors import DistillError, WorkerError
 from lightning_distill.structures import Batch
 
 
-class BatchLoader(DataLoader[Batch | DistillError]):
+class BatchLoader(DataLoader[Batch | DistillError | Substituted]):
     """A DataLoader whose items are whole batches.
 
     It asks its sampler, and starts its workers, at the first batch: Lightning calls `iter` before it has told
     the sampler which epoch a resumed run is in. An error a worker met is raised as it was, with its type and
-    fields; torch would make a RuntimeError of its traceback.
+    fields; torch would make a RuntimeError of its traceback. Of a worker that died, or does not answer, it is
+    said which samples it was reading.
+
+    Args:
+        dataset: The samples.
+        sampler: Which of them make which batch.
+        num_workers: Processes that read; 0 reads in this one.
+        log: Where bad samples are recorded.
     """
 
+    patience: ClassVar[float] = 600.0
+    """Seconds after which a worker that has not answered is given up."""
+
+    def __init__(
+        self, dataset: MultimodalDataset, sampler: BatchSampler, num_workers: int, log: BadSampleLog
+    ) -> None:
+        if num_workers:
+            dataset.watch = torch.full((num_workers,), -1, dtype=torch.int64).share_memory_()
+        super().__init__(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            timeout=self.patience if num_workers else 0,
+            worker_init_fn=_one_thread,
+        )
+        self.log = log
+        log.add(dataset.records)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, DistillError):
-                raise batch
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, DistillError):
+                    raise batch
+                if isinstance(batch, Substituted):
+                    self.log.add(batch.records)
+                    batch = batch.batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise self._lost(error) from error
+
+    def _lost(self, error: RuntimeError) -> WorkerError:
+        """What a worker was reading when it was lost."""
+        data = self.dataset
+        assert isinstance(data, MultimodalDataset)
+        assert data.watch is not None
+        rows = [
+            f"worker {at}: {data.source.describe(row)}"
+            for at, row in enumerate(data.watch.tolist())
+            if row >= 0
+        ]
+        silent = "timed out" in str(error)
+        return WorkerError(
+            where="; ".join(rows) or "a worker that had read nothing yet",
+            found=f"a worker that has not answered for {self.patience:.0f} s"
+            if silent
+            else f"a worker that died ({' '.join(str(error).split())})",
+            expected="every worker to answer",
+            fix="look at the files of those samples; read them with num_workers=0 to see the error itself, or "
+            + ("the disk may hang" if silent else "lower num_workers or batch_size if memory ran out"),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: where to go on follows from Lightning's counts. That it is there tells Lightning so."""
@@ -31,3 +91,10 @@ class BatchLoader(DataLoader[Batch | DistillError]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing to load."""
+
+
+def _one_thread(worker: int) -> None:
+    """OpenCV's own threads and forked workers do not go together."""
+    import cv2
+
+    cv2.setNumThreads(0)

@@ -21,13 +21,15 @@ def check_media(table: TextTable, column: str, root: Path, allow_outside_root: b
         allow_outside_root: Accept paths that leave `root`.
 
     Raises:
-        ManifestError: If a path is a URL, or leaves `root`.
+        ManifestError: If a path is a URL or a command, or leaves `root`.
         SampleError: If files are missing, empty, or no regular files; counts them and names the first.
     """
     import pyarrow.compute as pc
 
     cells = table.columns[column]
     _refuse(table, column, pc.match_substring(cells, "://"), "a URL", "download the file and give its path")
+    command = pc.match_substring_regex(cells, "(?i)^pipe:")
+    _refuse(table, column, command, "a command", "save what it writes in a file and give its path")
     if not allow_outside_root:
         outside = pc.match_substring_regex(cells, r"^/|^[A-Za-z]:[/\\]|^\\|(^|[/\\])\.\.([/\\]|$)")
         _refuse(table, column, outside, f"a path that leaves {root}", _ALLOW)

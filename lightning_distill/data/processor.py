@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_distill.randomness import View
 from lightning_distill.structures import Inputs
 
 
 class Processor(ABC):
-    """Preprocessing of one modality: what is cheap a sample in `prepare`, the rest a batch in `collate`."""
+    """Preprocessing of one modality: what is cheap a sample in `prepare`, the rest a batch in `collate`.
+
+    Random views are measured relative to the sample (shares of a side, of a clip, of the bands), and drawn
+    from (seed, epoch, sample). So two processors with equal `view_settings`, for teacher and student, show the
+    same view, whatever size or sample rate each of them makes of it.
+    """
 
     @abstractmethod
-    def prepare(self, raw: Any) -> Any:
-        """Turn one raw sample into one that can be collated."""
+    def prepare(self, raw: Any, view: View | None = None) -> Any:
+        """Turn one raw sample into one that can be collated.
+
+        Args:
+            raw: As a `DataSource` loads it.
+            view: Which random view to take; None in evaluation.
+
+        Raises:
+            ValueError: If it is nothing this processor can prepare; says what it is.
+        """
 
     @abstractmethod
     def blank(self) -> Any:
@@ -30,3 +44,25 @@ class Processor(ABC):
     def augment(self, inputs: Inputs, seed: int, epoch: int, sample_id: NDArray[np.int64]) -> Inputs:
         """Augment a training batch; every draw is a function of (seed, epoch, sample). Default: nothing."""
         return inputs
+
+    @property
+    def varies(self) -> bool:
+        """Whether `prepare` makes a random view, so that prepared samples cannot be kept. Default: no."""
+        return False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What evaluation depends on, as plain values; recorded with a trained model. Default: nothing."""
+        return {}
+
+    @property
+    def view_settings(self) -> Mapping[str, Any]:
+        """What random views depend on, as plain values. Default: nothing."""
+        return {}
+
+    def check(self) -> None:  # noqa: B027 - most processors need nothing
+        """Load what is needed, before training starts.
+
+        Raises:
+            ConfigError: If something is missing.
+        """

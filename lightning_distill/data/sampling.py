@@ -14,10 +14,11 @@ from lightning_distill.randomness import generator
 
 
 class BatchKey(NamedTuple):
-    """One batch: the epoch it belongs to, and its positions in the data set."""
+    """One batch: the epoch it belongs to, its positions in the data set, and its number in the epoch."""
 
     epoch: int
     positions: NDArray[np.int64]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,64 @@ class Extra:
         return rng.choice(self.positions, self.per_batch, replace=self.per_batch > len(self.positions))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How an epoch of training is drawn: every sample once, in a new order each time.
+
+    Attributes:
+        extra: Samples to add to each batch, on top of its `batch_size`.
+    """
+
+    extra: Extra | None = None
+
+    def order(self, size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Positions in the data set, as many as it has samples."""
+        return generator(seed, "order", epoch).permutation(size)
+
+
+@dataclass(frozen=True)
+class BalancedPlan(Plan):
+    """Every group as often as any other: small ones come again, of large ones some wait for a later epoch.
+
+    Groups take turns in rounds, each round in a new order. Within a group every sample comes once before one
+    comes again.
+
+    Attributes:
+        groups: Positions of each group's samples.
+    """
+
+    groups: tuple[NDArray[np.int64], ...] = ()
+
+    def order(self, size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Positions in the data set, as many as it has samples."""
+        rng = generator(seed, "balanced order", epoch)
+        count = len(self.groups)
+        rounds = -(-size // count)
+        turn = rng.permuted(np.tile(np.arange(count), (rounds, 1)), axis=1).ravel()
+        order = np.empty(rounds * count, np.int64)
+        for at, group in enumerate(self.groups):
+            shuffles = [rng.permutation(group) for _ in range(-(-rounds // len(group)))]
+            order[turn == at] = np.concatenate(shuffles)[:rounds]
+        return order[:size]
+
+
 class BatchSampler(DistributedSampler[BatchKey]):
     """Yields whole batches as keys, so that a data set can gather a batch at once.
 
     Give it to a DataLoader as `sampler` with `batch_size=None`. Lightning tells the epoch. Every rank draws
-    the same order and takes its own part. While training, the last batches are dropped or shortened so that
-    all ranks do the same number of steps; otherwise every sample is in exactly one batch of one rank. It is a
+    the same order and takes its own part. While training, the last samples are left out so that all ranks do
+    the same number of steps; otherwise every sample is in exactly one batch of one rank. It is a
     DistributedSampler because Lightning would divide what any other sampler yields among the ranks once more.
 
     Args:
         size: Samples in the data set.
         batch_size: Samples a batch and rank.
         seed: Of the order.
-        train: Shuffle, and keep the ranks even.
+        train: Draw by `plan`, and keep the ranks even.
         rank: Of this process.
         world_size: Number of processes.
         first: Epoch and batch to start with; later epochs start with their first batch.
-        extra: Samples to add to each batch, on top of its `batch_size`.
+        plan: How to draw.
     """
 
     def __init__(
@@ -66,30 +108,34 @@ class BatchSampler(DistributedSampler[BatchKey]):
         rank: int = 0,
         world_size: int = 1,
         first: tuple[int, int] = (0, 0),
-        extra: Extra | None = None,
+        plan: Plan = Plan(),
     ) -> None:
         super().__init__(range(size), world_size, rank, shuffle=train, seed=seed)  # type: ignore[arg-type]
         self.size, self.batch_size, self.train, self.world_size = size, batch_size, train, world_size
-        self.first, self.extra = first, extra
+        self.first, self.plan = first, plan
         self.set_epoch(first[0])
 
     def positions(self) -> NDArray[np.int64]:
         """This rank's samples of this epoch, in order."""
         order = np.arange(self.size)
         if self.train:
-            order = generator(self.seed, "order", self.epoch).permutation(self.size)
+            order = self.plan.order(self.size, self.seed, self.epoch)
             order = order[: self.size - self.size % self.world_size]
         return order[self.rank :: self.world_size]
 
     def __len__(self) -> int:
-        return -(-len(self.positions()) // self.batch_size)
+        size = self.size // self.world_size
+        if not self.train and self.rank < self.size % self.world_size:
+            size += 1
+        return -(-size // self.batch_size)
 
     def __iter__(self) -> Iterator[BatchKey]:
         positions = self.positions()
-        skipped = self.first[1] * self.batch_size if self.epoch == self.first[0] else 0
-        for start in range(skipped, len(positions), self.batch_size):
+        first = self.first[1] if self.epoch == self.first[0] else 0
+        for number in range(first, len(self)):
+            start = number * self.batch_size
             chosen = positions[start : start + self.batch_size]
-            if self.extra is not None:
-                more = self.extra.draw(self.seed, self.epoch, start, self.rank)
+            if self.plan.extra is not None:
+                more = self.plan.extra.draw(self.seed, self.epoch, start, self.rank)
                 chosen = np.concatenate([chosen, more])
-            yield BatchKey(self.epoch, chosen)
+            yield BatchKey(self.epoch, chosen, number)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from lightning_distill.structures import UNLABELLED
+from lightning_distill.structures import labelled_rows
 
 SPLITS: Final = ("train", "val", "test")
 
@@ -21,17 +23,20 @@ class SampleTable:
 
     Attributes:
         sample_id: int64, a stable content id.
-        target: int64 class index, `UNLABELLED` where there is no label.
+        target: Labels: int64, one class index a sample, `UNLABELLED` where there is none; int8
+            "rows classes", 0 or 1, `UNKNOWN` where not known; or float32 "rows outputs", NaN where not known.
         split: int8 index into `SPLITS`.
         domain: int64 index into the source's domains.
         present: modality -> bool.
+        weight: float32, weight in the task's loss; empty where every sample weighs 1.
     """
 
     sample_id: NDArray[np.int64]
-    target: NDArray[np.int64]
+    target: NDArray[Any]
     split: NDArray[np.int8]
     domain: NDArray[np.int64]
     present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    weight: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __len__(self) -> int:
         return len(self.sample_id)
@@ -40,10 +45,25 @@ class SampleTable:
         """Row numbers of one split, in order."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """Whether each sample has a label."""
-        return self.target != UNLABELLED
+    def labelled(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each of these samples has a label."""
+        return labelled_rows(torch.from_numpy(self.target[rows])).numpy()
+
+    def combinations(self, rows: NDArray[np.int64], modalities: Sequence[str]) -> dict[tuple[str, ...], int]:
+        """How many of these samples have which of the modalities, most frequent first.
+
+        >>> present = {"image": np.array([True, True, False]), "text": np.array([True, False, True])}
+        >>> zeros = np.zeros(3, np.int64)
+        >>> table = SampleTable(zeros, zeros, zeros.astype(np.int8), zeros, present)
+        >>> table.combinations(np.arange(3), ["image", "text"])
+        {('text',): 1, ('image',): 1, ('image', 'text'): 1}
+        """
+        codes = sum(self.present[m][rows].astype(np.int64) << at for at, m in enumerate(modalities))
+        counts = np.bincount(codes, minlength=1)
+        order = sorted(np.flatnonzero(counts), key=lambda code: (-counts[code], -code.bit_count(), -code))
+        return {
+            tuple(m for at, m in enumerate(modalities) if code >> at & 1): int(counts[code]) for code in order
+        }
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class DataSource(ABC):
     """
 
     classes: tuple[str, ...]
-    """Names of the classes, in the order of the class indices."""
+    """Names of the classes, in the order of the class indices; of the columns where targets are numbers."""
     domains: tuple[str, ...] = ("default",)
     """Names of the domains."""
 
@@ -75,6 +95,15 @@ class DataSource(ABC):
     @abstractmethod
     def samples(self) -> SampleTable:
         """The samples."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the samples change: ids, targets and splits, hashed."""
+        table = self.samples
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (table.sample_id, table.target, table.split):
+            digest.update(np.ascontiguousarray(array).view(np.uint8))
+        return digest.hexdigest()
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""CSV read as text through Arrow, after a strict look at its structure that knows every line number.
+"""CSV and TSV read as text through Arrow, after a strict look at its structure that knows every line number.
 
 Arrow alone joins rows over an unclosed quote and drops text after a closing one, both in silence.
 """
@@ -15,11 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_distill.data.files import looks_like
+from lightning_distill.data.files import BOM, check_utf8
 from lightning_distill.errors import ManifestError
 
-_NEWLINE, _RETURN, _QUOTE, _COMMA = b'\n\r",'
-_BOM: Final = b"\xef\xbb\xbf"
+_NEWLINE, _RETURN, _QUOTE = b'\n\r"'
+_BLOCK: Final = 1 << 22
+_LARGEST_BLOCK: Final = (1 << 31) - 1
+_NAMES: Final = {",": "a comma", "\t": "a tab"}
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,15 @@ class _Layout:
 
 
 def read_csv(
-    path: Path, data: bytes, choose: Callable[[list[str]], list[str]]
+    path: Path, data: bytes, choose: Callable[[list[str]], list[str]], delimiter: str = ","
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """Read some columns of a CSV file (RFC 4180: commas, double quotes) as text.
+    """Read some columns of a CSV file (RFC 4180: double quotes) as text.
 
     Args:
         path: File, named in errors.
         data: Its content, UTF-8, with a header line.
         choose: Gets the names of all columns and gives those to read.
+        delimiter: Between two cells: a comma or a tab.
 
     Returns:
         Column name -> Arrow string array, and the line on which each row starts, counted from 1.
@@ -49,13 +52,10 @@ def read_csv(
         ManifestError: If the file is no UTF-8, a row has another number of cells than the header, or the
             quoting is damaged; names the line.
     """
-    import pyarrow as pa
-    import pyarrow.csv
-
-    _check_encoding(path, data)
-    content = memoryview(data)[len(_BOM) :] if data.startswith(_BOM) else memoryview(data)
-    layout = _lay_out(path, np.frombuffer(content, np.uint8))
-    names = _header(path, content, layout)
+    check_utf8(path, data)
+    content = memoryview(data)[len(BOM) :] if data.startswith(BOM) else memoryview(data)
+    layout = _lay_out(path, np.frombuffer(content, np.uint8), ord(delimiter))
+    names = _header(path, content, layout, delimiter)
     wanted = choose(names)
     uneven = np.flatnonzero(layout.fields != len(names))
     if len(uneven):
@@ -64,70 +64,91 @@ def read_csv(
             where=f"{path}, row {layout.line[row]}",
             found=f"{layout.fields[row]} cells",
             expected=f"{len(names)}, as in the header: {', '.join(names)}",
-            fix='put a cell that holds a comma in double quotes ("a, b"); leave an absent cell empty',
+            fix=f"put a cell that holds {_NAMES[delimiter]} in double quotes; leave an absent cell empty",
         )
-    line = layout.line[1:]
+    line, start = layout.line[1:], layout.start
     if not len(line):
         return {}, line
-    longest = int((layout.end - layout.start).max())
+    longest = int((layout.end - start).max())
+    if 2 * longest + 2 > _LARGEST_BLOCK:
+        raise ManifestError(
+            where=f"{path}, row {layout.line[(layout.end - start).argmax()]}",
+            found=f"{longest} bytes",
+            expected=f"at most {_LARGEST_BLOCK // 2 - 1}",
+            fix="keep long content in files and name their paths",
+        )
+    rows = content[start[1] :]
+    del layout, start
+    return _columns(rows, names, wanted, delimiter, 2 * longest + 2), line
+
+
+def _columns(
+    rows: memoryview, names: list[str], wanted: list[str], delimiter: str, block: int
+) -> dict[str, Any]:
+    """Let Arrow read rows whose structure is known to be sound."""
+    import pyarrow as pa
+    import pyarrow.csv
+
     table = pyarrow.csv.read_csv(
-        pa.BufferReader(pa.py_buffer(content[layout.start[1] :])),
-        read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=max(1 << 20, 2 * longest + 2)),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        pa.BufferReader(pa.py_buffer(rows)),
+        read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=max(1 << 20, block)),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
         convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
+            include_columns=wanted,
+            column_types=dict.fromkeys(wanted, pa.large_string()),
+            null_values=[""],
+            strings_can_be_null=True,
         ),
     )
-    return {name: table.column(name) for name in wanted}, line
+    return {name: table.column(name) for name in wanted}
 
 
-def _check_encoding(path: Path, data: bytes) -> None:
-    try:
-        if not data.isascii():
-            data.decode()
-        at = data.find(b"\0")
-    except UnicodeDecodeError as error:
-        at = error.start
-    if at >= 0:
-        utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[1:2] == b"\0"
-        kind = "UTF-16 text" if utf16 else looks_like(data[:200])
-        raise ManifestError(
-            where=f"{path}, byte {at}",
-            found=f"the byte {data[at]:#04x}, which is no UTF-8 text; the file looks like {kind}",
-            expected="UTF-8 text",
-            fix="save as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or name a Parquet file .parquet",
-        )
-
-
-def _lay_out(path: Path, text: NDArray[np.uint8]) -> _Layout:
-    """Find the records; a comma or a line end counts where the number of quotes before it is even."""
-    quotes = np.flatnonzero(text == _QUOTE)
-    breaks = np.flatnonzero((text == _NEWLINE) | (text == _RETURN))
+def _lay_out(path: Path, text: NDArray[np.uint8], delimiter: int) -> _Layout:
+    """Find the records; a delimiter or a line end counts where the number of quotes before it is even."""
+    quotes = _positions(text, _QUOTE)
+    breaks = _positions(text, _NEWLINE, _RETURN)
     breaks = breaks[(text[breaks] == _NEWLINE) | (_at(text, breaks + 1, 0) != _NEWLINE)]
-    _check_quoting(path, text, quotes, breaks)
-    commas, ends = np.flatnonzero(text == _COMMA), breaks
+    _check_quoting(path, text, quotes, breaks, delimiter)
+    delimiters, ends = _positions(text, delimiter), breaks
     if len(quotes):
-        commas = commas[np.searchsorted(quotes, commas) % 2 == 0]
+        delimiters = delimiters[np.searchsorted(quotes, delimiters) % 2 == 0]
         ends = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
     start = np.append(0, ends + 1)
     two_bytes = (text[ends] == _NEWLINE) & (_at(text, ends - 1, 0) == _RETURN) & (ends > start[:-1])
     end = np.append(ends - two_bytes, len(text))
     filled = end > start
     start, end = start[filled], end[filled]
-    fields = np.searchsorted(commas, end) - np.searchsorted(commas, start) + 1
+    fields = np.searchsorted(delimiters, end) - np.searchsorted(delimiters, start) + 1
     return _Layout(start, end, fields, np.searchsorted(breaks, start) + 1)
 
 
+def _positions(text: NDArray[np.uint8], *wanted: int) -> NDArray[np.int64]:
+    """Where these bytes are. In blocks: a mask of a large file takes as much memory as the file."""
+    found = [np.empty(0, np.int64)]
+    for at in range(0, len(text), _BLOCK):
+        block = text[at : at + _BLOCK]
+        hit = block == wanted[0]
+        for byte in wanted[1:]:
+            hit |= block == byte
+        found.append(np.flatnonzero(hit) + at)
+    return np.concatenate(found)
+
+
 def _check_quoting(
-    path: Path, text: NDArray[np.uint8], quotes: NDArray[np.int64], breaks: NDArray[np.int64]
+    path: Path,
+    text: NDArray[np.uint8],
+    quotes: NDArray[np.int64],
+    breaks: NDArray[np.int64],
+    delimiter: int,
 ) -> None:
     """Quotes open at the start of a cell and close at its end; two in a row inside stand for one."""
     opened, closed = quotes[::2], quotes[1::2]
     touching = opened[1:] == closed[: len(opened[1:])] + 1
-    limits = (_COMMA, _NEWLINE, _RETURN)
-    bad = ~np.isin(_at(text, opened - 1, _NEWLINE), limits)
+    limits = np.zeros(256, np.bool_)
+    limits[[delimiter, _NEWLINE, _RETURN]] = True
+    bad = ~limits[_at(text, opened - 1, _NEWLINE)]
     bad[1:] &= ~touching
-    bad_end = ~np.isin(_at(text, closed + 1, _NEWLINE), limits)
+    bad_end = ~limits[_at(text, closed + 1, _NEWLINE)]
     bad_end[: len(touching)] &= ~touching
     bad[: len(closed)] |= bad_end
     bad[len(closed) :] = True
@@ -150,10 +171,10 @@ def _at(text: NDArray[np.uint8], position: NDArray[np.int64], beyond: int) -> ND
     return found
 
 
-def _header(path: Path, content: memoryview, layout: _Layout) -> list[str]:
+def _header(path: Path, content: memoryview, layout: _Layout, delimiter: str) -> list[str]:
     if not len(layout.start):
         raise ManifestError(
             where=path, found="0 rows: only blank lines", expected="a header and rows", fix="fill the table"
         )
     text = bytes(content[layout.start[0] : layout.end[0]]).decode()
-    return next(csv.reader(StringIO(text, newline=""), strict=True))
+    return next(csv.reader(StringIO(text, newline=""), strict=True, delimiter=delimiter))

@@ -1,4 +1,4 @@
-"""Parquet read as text: strings stay, integers become their decimal text, anything else is refused."""
+"""Parquet read as text. Metadata that other programs put into the file is not used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_distill.data.files import looks_like
+from lightning_distill.data.table_types import to_text
 from lightning_distill.errors import ManifestError
 
 
 def read_parquet(
     path: Path, data: bytes, choose: Callable[[list[str]], list[str]]
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """Read some columns of a Parquet file as text.
+    """Read some columns of a Parquet file as text, by the rules of `to_text`.
 
     Args:
         path: File, named in errors.
@@ -28,7 +29,7 @@ def read_parquet(
         Column name -> Arrow string array, and the number of each row, counted from 1.
 
     Raises:
-        ManifestError: If the file is no Parquet, damaged, or a column holds neither text nor integers.
+        ManifestError: If the file is no Parquet, damaged, or a column has a type without plain text.
     """
     import pyarrow as pa
     import pyarrow.parquet
@@ -43,14 +44,11 @@ def read_parquet(
         )
     try:
         with pyarrow.parquet.ParquetFile(BytesIO(data), page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-            wanted = choose(schema.names)
-            for name in wanted:
-                _check_type(path, name, schema.field(name).type)
+            wanted = choose(file.schema_arrow.names)
             table = file.read(columns=wanted)
-        columns = {name: table.column(name).cast(pa.large_string()) for name in wanted}
-        for column in columns.values():
+        for column in table.columns:
             column.validate(full=True)
+        columns = {name: to_text(path, name, table.column(name)) for name in wanted}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(
             where=path,
@@ -59,20 +57,3 @@ def read_parquet(
             fix="write or copy the file again",
         ) from error
     return columns, np.arange(1, table.num_rows + 1)
-
-
-def _check_type(path: Path, name: str, kind: Any) -> None:
-    from pyarrow import types
-
-    plain = kind.value_type if types.is_dictionary(kind) else kind
-    texts = (types.is_string, types.is_large_string, types.is_string_view)
-    if any(fits(plain) for fits in (*texts, types.is_integer, types.is_null)):
-        return
-    fix = "save that column as text"
-    if types.is_floating(plain):
-        fix = "save it as text, or as integers (in pandas: astype('Int64'), which keeps empty cells)"
-    elif types.is_nested(plain):
-        fix = "keep one value a cell: the path of a file instead of its content"
-    raise ManifestError(
-        where=f"{path}, column {name!r}", found=f"the type {kind}", expected="text or integers", fix=fix
-    )

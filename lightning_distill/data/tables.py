@@ -1,19 +1,34 @@
-"""Tables of text: CSV and Parquet read the same way, every cell traceable to its line."""
+"""Tables of text: files and tables in memory read the same way, every cell traceable to its line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_distill.data.files import read_bytes
 from lightning_distill.data.table_csv import read_csv
+from lightning_distill.data.table_frame import FRAME, read_frame
+from lightning_distill.data.table_jsonl import read_jsonl
 from lightning_distill.data.table_parquet import read_parquet
 from lightning_distill.errors import ManifestError, nearest
+
+LONGEST_CELL: Final = 16 * 2**20
+"""Bytes; a longer cell is content that belongs in a file."""
+_Reader = Callable[[Path, bytes, Callable[[list[str]], list[str]]], tuple[dict[str, Any], NDArray[np.int64]]]
+_READERS: Final[dict[str, _Reader]] = {
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t"),
+    ".tab": partial(read_csv, delimiter="\t"),
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".parquet": read_parquet,
+}
 
 
 @dataclass(frozen=True)
@@ -21,12 +36,12 @@ class TextTable:
     """Some columns of a table.
 
     Attributes:
-        path: File they come from.
+        path: File or folder they come from; the word "table" for one in memory.
         columns: Name -> Arrow array of text, null where the cell is empty.
-        line: Of each row: in CSV the line an editor shows (the header is line 1), in Parquet its number.
+        line: Of each row: in a text file the line an editor shows (a header is line 1), else its number.
     """
 
-    path: Path
+    path: Path | str
     columns: Mapping[str, Any]
     line: NDArray[np.int64]
 
@@ -52,52 +67,79 @@ def first_true(mask: Any) -> int | None:
 
 
 def read_table(path: Path, required: Iterable[str], optional: Iterable[str] = ()) -> TextTable:
-    """Read some columns of a CSV or Parquet file as text.
+    """Read some columns of a file as text.
 
     `NA`, `None`, `007` and `1e5` stay what they are; only the empty cell is null.
 
     Args:
-        path: File that ends in `.csv` or `.parquet`.
+        path: File that ends in `.csv`, `.tsv`, `.tab`, `.jsonl`, `.ndjson` or `.parquet`.
         required: Columns that must be there.
         optional: Columns to read if they are there.
 
     Raises:
-        ManifestError: If the file cannot be read, has no rows, lacks a column or names one twice.
+        ManifestError: If the file cannot be read, has no rows, lacks a column or names one twice, or a cell
+            is longer than `LONGEST_CELL`.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    readers = {".csv": read_csv, ".parquet": read_parquet}
     data = read_bytes(path, path, ManifestError)
-    if path.suffix.lower() not in readers:
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
         raise ManifestError(
             where=path,
             found=f"a file that ends in {path.suffix!r}",
-            expected="a CSV file (.csv) or a Parquet file (.parquet)",
-            fix="save the table as one of the two",
+            expected=f"a table that ends in {', '.join(_READERS)}",
+            fix="save the table as one of these",
         )
-    required, optional = list(required), list(optional)
-    read = readers[path.suffix.lower()]
-    found, line = read(path, data, lambda names: _choose(path, names, required, optional))
+    found, line = read(path, data, partial(_choose, path, list(required), list(optional)))
+    del data  # the columns take as much again
+    return _clean(path, found, line)
+
+
+def table_of(frame: Any, required: Iterable[str], optional: Iterable[str] = ()) -> TextTable:
+    """Read some columns of a table in memory as text; as `read_table`, with the numbers of rows from 1.
+
+    Args:
+        frame: pandas, polars or Arrow table: see `read_frame`.
+        required: Columns that must be there.
+        optional: Columns to read if they are there.
+
+    Raises:
+        ManifestError: If it cannot be read, has no rows, lacks a column or names one twice.
+    """
+    found, line = read_frame(frame, partial(_choose, FRAME, list(required), list(optional)))
+    return _clean(FRAME, found, line)
+
+
+def _clean(path: Path | str, found: dict[str, Any], line: NDArray[np.int64]) -> TextTable:
+    """Make empty cells null and refuse what no cell may hold; empties `found` to save memory."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if not len(line):
-        raise ManifestError(
-            where=path, found="0 rows: only a header", expected="at least one row", fix="fill the table"
+        raise ManifestError(where=path, found="0 rows", expected="at least one row", fix="fill the table")
+    text = pa.large_string()
+    table = TextTable(path, {}, line)
+    columns: dict[str, Any] = {}
+    for name in list(found):
+        cells = found.pop(name).cast(text)
+        cells = cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
+        empty = pc.equal(cells, "")
+        columns[name] = (
+            pc.if_else(empty, pa.scalar(None, text), cells) if first_true(empty) is not None else cells
         )
-    columns = {}
-    for name, cells in found.items():
-        cells = cells.cast(pa.large_string()).combine_chunks()
-        columns[name] = pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.large_string()), cells)
-    table = TextTable(path, columns, line)
-    for name, cells in columns.items():
-        row = first_true(pc.match_substring(cells, "\0"))
-        if row is not None:
-            raise ManifestError(
-                where=table.where(row, name), found="a NUL character", expected="text", fix="remove it"
-            )
-    return table
+        _refuse(table, name, pc.match_substring(cells, "\0"), "a NUL character", "text", "remove it")
+        long = pc.greater(pc.binary_length(cells), LONGEST_CELL)
+        most = f"at most {LONGEST_CELL} bytes"
+        _refuse(table, name, long, "a longer cell", most, "keep long content in a file and name its path")
+    return TextTable(path, columns, line)
 
 
-def _choose(path: Path, names: list[str], required: list[str], optional: list[str]) -> list[str]:
+def _refuse(table: TextTable, column: str, mask: Any, found: str, expected: str, fix: str) -> None:
+    row = first_true(mask)
+    if row is not None:
+        raise ManifestError(where=table.where(row, column), found=found, expected=expected, fix=fix)
+
+
+def _choose(path: Path | str, required: list[str], optional: list[str], names: list[str]) -> list[str]:
     """The columns to read, once each."""
     for name in dict.fromkeys(names):
         if name and names.count(name) > 1:
@@ -113,12 +155,15 @@ def _choose(path: Path, names: list[str], required: list[str], optional: list[st
         twin = twins.get(name.strip().casefold())
         if name in names or (name in optional and twin is None):
             continue
-        separated = len(names) == 1 and any(c in names[0] for c in ";\t|")
+        separated = len(names) == 1 and any(c in names[0] for c in ";,\t|")
+        cells = "tabs" if str(path).lower().endswith((".tsv", ".tab")) else "commas"
         raise ManifestError(
             where=f"{path}, header",
             found=f"no column {name!r} among {', '.join(map(repr, names))}"
             + (f"; did you mean {twin!r}?" if twin else nearest(name, names)),
             expected=f"a column {name!r}",
-            fix="separate the cells with commas" if separated else "name one of those columns, or rename one",
+            fix=f"separate the cells with {cells}"
+            if separated
+            else "name one of those columns, or rename one",
         )
     return [name for name in dict.fromkeys([*required, *optional]) if name in names]

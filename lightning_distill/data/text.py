@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_distill.data.processor import Processor
 from lightning_distill.errors import ConfigError
+from lightning_distill.randomness import View
+
+_BYTE_TOKENS = 259
 
 
-class TextProcessor(Processor):
-    """Tokenises with a Hugging Face tokenizer, a batch at a time, padded to the longest of the batch.
+class _TokenProcessor(Processor):
+    """What both have in common: a largest number of tokens, and a count of the texts it cut."""
 
-    Args:
-        tokenizer: Hub name such as `bert-base-uncased`, or a local folder. No code from it is run.
-        max_length: Tokens after which a text is cut.
-
-    Raises:
-        ConfigError: When first used, if the tokenizer cannot be loaded or has no padding token.
-    """
-
-    def __init__(self, tokenizer: str, max_length: int = 128) -> None:
+    def __init__(self, max_length: int) -> None:
         if max_length < 1:
             raise ConfigError(
                 where=f"{type(self).__name__}.max_length",
@@ -33,7 +33,53 @@ class TextProcessor(Processor):
                 expected="1 or more",
                 fix="try 128",
             )
-        self.name, self.max_length = tokenizer, max_length
+        self.max_length = max_length
+        self.seen = 0
+        """Texts so far, in this process."""
+        self.truncated = 0
+        """Those that were longer than `max_length` and lost their end."""
+
+    def prepare(self, raw: str, view: View | None = None) -> Any:
+        """Check and clean one text: half of a surrogate pair becomes U+FFFD, blanks alone the empty text."""
+        if not isinstance(raw, str):
+            raise ValueError(f"{type(raw).__name__}, no text")
+        self.seen += 1
+        if not raw.isascii():
+            raw = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return self._prepare("" if raw.isspace() else raw)
+
+    @abstractmethod
+    def _prepare(self, text: str) -> Any:
+        """Turn a clean text into what is collated."""
+
+    def _count_cuts(self, cut: int, of: int) -> None:
+        if cut and not self.truncated:
+            warnings.warn(
+                f"{type(self).__name__}: {cut} of {of} texts of a batch are longer than max_length="
+                f"{self.max_length} tokens, their ends are lost. It is said once; `truncated` counts on.",
+                stacklevel=3,
+            )
+        self.truncated += cut
+
+
+class TextProcessor(_TokenProcessor):
+    """Tokenises with a Hugging Face tokenizer, a batch at a time, padded to the longest of the batch.
+
+    The tokens are those of the tokenizer's own call with `padding=True, truncation=True`, but a text without any
+    token gets one padding token to attend to, since a mean over no tokens is undefined.
+
+    Args:
+        tokenizer: Hub name such as `bert-base-uncased`, or a local folder. No code from it is run.
+        max_length: Tokens after which a text is cut, special tokens counted.
+
+    Raises:
+        ConfigError: At setup, if the tokenizer cannot be loaded, brings code of its own, has no padding token,
+            or needs more special tokens than `max_length`.
+    """
+
+    def __init__(self, tokenizer: str, max_length: int = 128) -> None:
+        super().__init__(max_length)
+        self.name = tokenizer
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -42,39 +88,118 @@ class TextProcessor(Processor):
 
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                where=f"{type(self).__name__}.tokenizer",
-                found=f"{self.name!r}: {str(error).splitlines()[0]}",
-                expected="a folder with tokenizer files, or a hub name and a network",
-                fix="save one with tokenizer.save_pretrained(folder) and give that folder",
+        except Exception as error:  # a broken file may raise anything, down to Rust's own exceptions
+            raise self._unusable(
+                f"{self.name!r}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                "a folder with tokenizer files, or a hub name and a network",
+                "save one with tokenizer.save_pretrained(folder) and give that folder",
             ) from error
+        if tokenizer.init_kwargs.get("auto_map"):
+            raise self._unusable(
+                f"{self.name!r}, which is to be run by code that comes with it (auto_map)",
+                "a tokenizer that transformers itself can run",
+                "use another tokenizer, or save this one as a tokenizer.json without auto_map",
+            )
         if tokenizer.pad_token_id is None:
-            raise ConfigError(
-                where=f"{type(self).__name__}.tokenizer",
-                found=f"{self.name!r} has no padding token",
-                expected="one, since a batch is padded",
-                fix="set one and save: tokenizer.pad_token = tokenizer.eos_token; save_pretrained(folder)",
+            raise self._unusable(
+                f"{self.name!r} has no padding token",
+                "one, since a batch is padded",
+                "set one and save: tokenizer.pad_token = tokenizer.eos_token; save_pretrained(folder)",
+            )
+        if tokenizer.num_special_tokens_to_add() > self.max_length:
+            raise self._unusable(
+                f"max_length={self.max_length}, and {tokenizer.num_special_tokens_to_add()} special tokens a text",
+                "a length that leaves room for text",
+                "give a larger max_length",
             )
         return tokenizer
 
-    def prepare(self, raw: str) -> str:
-        """Nothing to do for one text."""
-        return raw
+    def _unusable(self, found: str, expected: str, fix: str) -> ConfigError:
+        return ConfigError(where=f"{type(self).__name__}.tokenizer", found=found, expected=expected, fix=fix)
+
+    def check(self) -> None:
+        """Load the tokenizer.
+
+        Raises:
+            ConfigError: If it cannot be used.
+        """
+        _ = self.tokenizer
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The tokenizer's name, its largest length, and its vocabulary's size and hash."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        return {
+            "tokenizer": self.name,
+            "max_length": self.max_length,
+            "vocabulary_size": len(vocabulary),
+            "vocabulary": hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest(),
+        }
+
+    def _prepare(self, text: str) -> str:
+        return text
 
     def blank(self) -> str:
         """The empty text."""
         return ""
 
     def collate(self, prepared: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` (and what else the tokenizer gives), int64 "batch tokens"."""
-        tokens = self.tokenizer(
-            list(prepared), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
-        return dict(tokens)
+        """`input_ids`, `attention_mask` and, for tokenizers that have them, `token_type_ids`.
+
+        Returns:
+            Each int64 "batch tokens".
+        """
+        tokenizer, texts = self.tokenizer, list(prepared)
+        rows = self._encoded(texts) if tokenizer.is_fast else self._encoded_slowly(texts)
+        length = np.array([len(row) for row in rows["input_ids"]])
+        pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        at = np.arange(max(length.max(), 1))
+        if tokenizer.padding_side == "left":
+            at = at[::-1]
+        real = at < length[:, None]
+        tokens = {key: _padded(rows[key], real, pads[key]) for key in rows}
+        mask = torch.from_numpy((at < np.maximum(length, 1)[:, None]).astype(np.int64))
+        return tokens | {"attention_mask": mask}
+
+    def _encoded(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        """By the Rust tokenizer itself, which spares the conversions of `transformers`."""
+        tokenizer = self.tokenizer
+        backend = tokenizer.backend_tokenizer
+        backend.enable_truncation(self.max_length, direction=tokenizer.truncation_side)
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        found = backend.encode_batch_fast(texts)
+        rows = {"input_ids": [encoding.ids for encoding in found]}
+        full = [
+            encoding
+            for encoding, ids in zip(found, rows["input_ids"], strict=True)
+            if len(ids) == self.max_length
+        ]
+        self._count_cuts(sum(bool(encoding.overflowing) for encoding in full), len(texts))
+        if "token_type_ids" in tokenizer.model_input_names:
+            rows["token_type_ids"] = [encoding.type_ids for encoding in found]
+        return rows
+
+    def _encoded_slowly(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        """By a tokenizer written in Python, which does not tell what it cut."""
+        tokens = self.tokenizer(texts, verbose=False)
+        long = [at for at, row in enumerate(tokens["input_ids"]) if len(row) > self.max_length]
+        self._count_cuts(len(long), len(texts))
+        rows = {key: tokens[key] for key in ("input_ids", "token_type_ids") if key in tokens}
+        for at in long:
+            cut = self.tokenizer(texts[at], truncation=True, max_length=self.max_length)
+            for key in rows:
+                rows[key][at] = cut[key]
+        return rows
 
 
-class ByteTextProcessor(Processor):
+def _padded(rows: list[list[int]], real: NDArray[np.bool_], pad: int) -> Tensor:
+    out = np.full(real.shape, pad, np.int64)
+    out[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(real.sum()))
+    return torch.from_numpy(out)
+
+
+class ByteTextProcessor(_TokenProcessor):
     """Bytes as tokens (UTF-8): no vocabulary, any language, nothing to load.
 
     The tokens are those of ByT5: 0 pads, 1 ends the text, 3 + byte otherwise; 259 in all. No text can stand
@@ -90,15 +215,21 @@ class ByteTextProcessor(Processor):
     """
 
     def __init__(self, max_length: int = 64) -> None:
-        if max_length < 1:
-            raise ConfigError(
-                where="ByteTextProcessor.max_length", found=max_length, expected="1 or more", fix="try 64"
-            )
-        self.max_length = max_length
+        super().__init__(max_length)
 
-    def prepare(self, raw: str) -> bytes:
-        """The text's bytes, cut."""
-        return raw.encode()[: self.max_length - 1]
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Like those of `TextProcessor`."""
+        return {
+            "tokenizer": "bytes",
+            "max_length": self.max_length,
+            "vocabulary_size": _BYTE_TOKENS,
+            "vocabulary": "UTF-8",
+        }
+
+    def _prepare(self, text: str) -> bytes:
+        """The text's bytes, cut; one more than is used tells that there were more."""
+        return text.encode()[: self.max_length]
 
     def blank(self) -> bytes:
         """The empty text."""
@@ -111,10 +242,12 @@ class ByteTextProcessor(Processor):
         >>> processor.collate([processor.prepare("ab"), processor.blank()])["input_ids"].tolist()
         [[100, 101, 1], [1, 0, 0]]
         """
-        length = np.array([len(text) for text in prepared])
+        self._count_cuts(sum(len(text) == self.max_length for text in prepared), len(prepared))
+        texts = [text[: self.max_length - 1] for text in prepared]
+        length = np.array([len(text) for text in texts])
         column = np.arange(length.max() + 1)
-        ids = np.zeros((len(prepared), len(column)), np.int64)
-        ids[column < length[:, None]] = np.frombuffer(b"".join(prepared), np.uint8).astype(np.int64) + 3
-        ids[np.arange(len(prepared)), length] = 1
+        ids = np.zeros((len(texts), len(column)), np.int64)
+        ids[column < length[:, None]] = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) + 3
+        ids[np.arange(len(texts)), length] = 1
         mask = (column <= length[:, None]).astype(np.int64)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from lightning_distill.encoders.base import Encoder
@@ -22,6 +24,7 @@ class LogMelCNN(Encoder):
         self, mels: int = 40, width: int = 16, embedding_dim: int = 64, normalise: bool = True
     ) -> None:
         super().__init__(embedding_dim)
+        self.mels = mels
 
         def norm() -> nn.Module:
             return nn.GroupNorm(4, 2 * width) if normalise else nn.Identity()
@@ -41,6 +44,11 @@ class LogMelCNN(Encoder):
             nn.Flatten(),
             nn.Linear(2 * width * 4 * (mels // 8), embedding_dim),
         )
+
+    @property
+    def requirements(self) -> Mapping[str, object]:
+        """Mel bands."""
+        return {"mels": self.mels}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Encode normalised log-mel spectrograms "batch frames mels"."""

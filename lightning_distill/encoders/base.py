@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Any) -> Tensor:
         """Encode a batch to "batch embedding_dim"."""
+
+    @property
+    def requirements(self) -> Mapping[str, object]:
+        """Settings its modality's processor must have; none by default.
+
+        A `vocabulary_size` is the most the processor may have, everything else must be equal.
+        """
+        return {}
 
     def portable_init_args(self, folder: Path) -> dict[str, Any]:
         """What to change in the init args so that the architecture can be rebuilt without pretrained files.

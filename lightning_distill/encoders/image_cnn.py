@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ class ImageCNN(Encoder):
 
     def __init__(self, channels: int = 1, width: int = 16, embedding_dim: int = 64) -> None:
         super().__init__(embedding_dim)
+        self.channels = channels
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
             nn.GroupNorm(4, width),
@@ -37,6 +40,11 @@ class ImageCNN(Encoder):
             nn.Flatten(),
             nn.Linear(2 * width * 9, embedding_dim),
         )
+
+    @property
+    def requirements(self) -> Mapping[str, object]:
+        """Channels of the image."""
+        return {"channels": self.channels}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Encode uint8 (or float 0..255) images "batch channels height width"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class TimmImageEncoder(Encoder):
         # With a head before its classifier (MobileNetV3, VGG, ...) a model pools to more than `num_features`.
         super().__init__(getattr(backbone, "head_hidden_size", backbone.num_features))
         self.backbone = backbone
+        self.channels = channels
         mean, std = backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"]
         self.register_buffer("mean", self._per_channel(mean, channels), persistent=False)
         self.register_buffer("std", self._per_channel(std, channels), persistent=False)
@@ -79,6 +81,12 @@ class TimmImageEncoder(Encoder):
     def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
         kept = values if len(values) == channels else (sum(values) / len(values),) * channels
         return torch.tensor(kept).view(1, channels, 1, 1)
+
+    @property
+    def requirements(self) -> Mapping[str, object]:
+        """Channels of the image, and its size where the model takes no other."""
+        side = _fixed_side(self.backbone)
+        return {"channels": self.channels} if side is None else {"channels": self.channels, "size": side}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Encode uint8 (or float 0..255) images "batch channels height width"."""
@@ -92,3 +100,13 @@ class TimmImageEncoder(Encoder):
         timm.models.save_for_hf(self.backbone, str(folder), safe_serialization=True)
         (folder / "model.safetensors").unlink()
         return {"model_name": f"local-dir:{folder}", "pretrained": False, "weights": None}
+
+
+def _fixed_side(backbone: Any) -> int | None:
+    """The side of the only square image the backbone takes; None where it takes others."""
+    embed, config = getattr(backbone, "patch_embed", None), backbone.pretrained_cfg
+    if embed is not None and hasattr(embed, "strict_img_size"):
+        height, width = embed.img_size if embed.strict_img_size else (0, 1)
+    else:
+        height, width = config["input_size"][1:] if config.get("fixed_input_size") else (0, 1)
+    return int(height) if height == width else None

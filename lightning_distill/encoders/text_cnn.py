@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from lightning_distill.encoders.base import Encoder
@@ -28,6 +30,11 @@ class ByteTextCNN(Encoder):
         self.first = nn.Conv1d(width, width, kernel_size, padding="same")
         self.second = nn.Conv1d(width, width, kernel_size, padding="same")
         self.project = nn.Linear(width, embedding_dim)
+
+    @property
+    def requirements(self) -> Mapping[str, object]:
+        """Tokens it knows."""
+        return {"vocabulary_size": self.embed.num_embeddings}
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Encode `input_ids` and `attention_mask`, both int64 "batch tokens"."""

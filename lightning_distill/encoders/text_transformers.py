@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ class TransformersTextEncoder(Encoder):
             backbone.pooler = None  # not used: its weights would get no gradient, which DDP refuses
         backbone.train()  # from_pretrained leaves eval mode behind, which would switch dropout off
         self.backbone = backbone
+
+    @property
+    def requirements(self) -> Mapping[str, object]:
+        """Tokens it knows."""
+        size = getattr(self.backbone.config, "vocab_size", None)
+        return {} if size is None else {"vocabulary_size": size}
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Encode `input_ids` and `attention_mask` (and `token_type_ids`), int64 "batch tokens"."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +16,9 @@ class DistillationLoss(nn.Module, ABC):
     It holds neither the task loss nor its own weight: `DistillationModule` sums weighted terms. Adaptors
     (projectors, discriminators) are sub-modules, so that they reach optimizer and checkpoint.
     """
+
+    needs_classes: ClassVar[bool] = False
+    """Whether it takes the logits for classes that exclude each other."""
 
     @abstractmethod
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,6 +53,8 @@ class LogitKD(DistillationLoss):
 
     Source: as `logit_kd`.
     """
+
+    needs_classes: ClassVar[bool] = True
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from lightning_distill.reporting.html import save_report
 from lightning_distill.reporting.picture import save_picture
+from lightning_distill.reporting.subsets import save_subsets, subset_table
 from lightning_distill.reporting.summary import (
     ClipCell,
     ClipStudy,
@@ -27,6 +28,8 @@ __all__ = [
     "clip_table",
     "save_picture",
     "save_report",
+    "save_subsets",
     "save_summary",
     "story_table",
+    "subset_table",
 ]

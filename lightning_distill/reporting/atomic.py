@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> Path:
@@ -26,3 +29,25 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write a value as JSON, like `write_atomically`; NaN and infinity become null.
+
+    Args:
+        path: The target; its folder is made where needed.
+        value: Of dicts, lists, strings and numbers.
+
+    Returns:
+        The target.
+    """
+    text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomically(path, text + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

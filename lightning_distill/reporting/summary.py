@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
-from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.reporting.atomic import write_json
 
 TEACHER = "teacher"
 
@@ -133,13 +131,4 @@ def corruption(study: FeatureClipStudy) -> str:
 
 def save_summary(summary: Summary, path: Path | str) -> Path:
     """Write the facts as JSON; NaN and infinity, which JSON has no word for, become null."""
-    text = json.dumps(_without_nan(summary), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_atomically(path, text + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return write_json(path, summary)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
+from lightning_distill.errors import ConfigError
 from lightning_distill.structures import UNLABELLED
-from lightning_distill.tasks.base import Task
+from lightning_distill.tasks.base import Task, refuse_other_kind, weighted_mean
 
 
-def labelled_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled samples, in nats; 0 in a batch without a label.
+def labelled_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean of the cross-entropy over labelled samples, in nats; 0 in a batch without a label.
 
     Args:
         logits: "batch classes".
         target: int64 "batch", `UNLABELLED` where there is none.
+        weight: float "batch"; None is 1.
 
     >>> import torch
     >>> labelled_cross_entropy(torch.zeros(2, 4), torch.tensor([UNLABELLED, UNLABELLED])).item()
     0.0
     """
-    total = F.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="sum")
-    return total / (target != UNLABELLED).sum().clamp(min=1)
+    values = F.cross_entropy(logits, target, ignore_index=UNLABELLED, reduction="none")
+    return weighted_mean(values, target != UNLABELLED, weight)
 
 
 class _CalibrationError(MulticlassCalibrationError):
@@ -33,19 +37,58 @@ class _CalibrationError(MulticlassCalibrationError):
         super().update(preds.softmax(dim=1), target)
 
 
-class Classification(Task):
-    """Cross-entropy; accuracy, macro F1 and expected calibration error (15 bins, L1)."""
+class _Agreement(MulticlassAccuracy):
+    """Takes the teacher's most likely class for the truth."""
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds, target.argmax(dim=1))
+
+
+class Classification(Task):
+    """Cross-entropy; accuracy, macro F1 and expected calibration error (15 bins, L1).
+
+    F1 is averaged over the classes that occur, as a label or as a prediction. The agreement with the teacher
+    is the share of samples with the same most likely class.
+    """
+
+    exclusive: ClassVar[bool] = True
+
+    def check(self, target: Tensor, num_outputs: int) -> None:
+        """Targets are class indices; there are two classes or more."""
+        refuse_other_kind(self, target, "one class a sample")
+        _check_outputs(num_outputs)
+
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """0-d tensor, nats."""
-        return labelled_cross_entropy(logits, target)
+        return labelled_cross_entropy(logits, target, weight)
 
     def metrics(self, num_outputs: int) -> MetricCollection:
         """Accuracy over samples, F1 averaged over classes, calibration error."""
+        _check_outputs(num_outputs)
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(num_outputs, average="micro"),
                 "macro_f1": MulticlassF1Score(num_outputs, average="macro"),
                 "calibration_error": _CalibrationError(num_outputs, n_bins=15, norm="l1"),
             }
+        )
+
+    def agreement(self, num_outputs: int) -> Metric:
+        """Share of samples with the same most likely class."""
+        _check_outputs(num_outputs)
+        return _Agreement(num_outputs, average="micro")
+
+    def predict(self, logits: Tensor) -> dict[str, Tensor]:
+        """Most likely class, int64 "batch", and softmax probabilities."""
+        return {"prediction": logits.argmax(dim=1), "probabilities": logits.softmax(dim=1)}
+
+
+def _check_outputs(num_outputs: int) -> None:
+    if num_outputs < 2:
+        raise ConfigError(
+            where="MultimodalModel.num_classes",
+            found=f"{num_outputs} for the task Classification",
+            expected="2 or more",
+            fix="count the classes, or for one number set "
+            "task: {class_path: lightning_distill.tasks.Regression}",
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,6 +23,10 @@ class Teacher(ABC):
     """Width of its logits."""
     classes: tuple[str, ...] | None = None
     """Names of its classes in the order of its logits, where known."""
+    requirements: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+    """modality it reads -> settings the processor must have; nothing where not known."""
+    preprocessing: Mapping[str, Mapping[str, object]] | None = None
+    """modality -> settings of the processor it was trained with, where known."""
 
     @abstractmethod
     def __call__(self, batch: Batch) -> ModelOutput:

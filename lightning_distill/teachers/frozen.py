@@ -32,6 +32,8 @@ class FrozenTeacher(Teacher):
         self._parts = list(model.modules())
         self.num_classes = model.num_classes
         self.classes = model.classes
+        self.requirements = model.requirements
+        self.preprocessing = model.preprocessing
 
     @property
     def model(self) -> MultimodalModel:

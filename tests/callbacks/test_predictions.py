@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_distill.callbacks import PredictionWriter
 from lightning_distill.errors import ConfigError, SampleError
 from lightning_distill.module import DistillationModule
+from lightning_distill.tasks import Multilabel, Regression
 from tests.builders import CLASSES, VectorSource, make_data, make_model, make_trainer
 
 
@@ -83,9 +84,45 @@ def prediction(ids: list[int], classes: int = 3) -> dict[str, Tensor]:
     size = len(ids)
     return {
         "sample_id": torch.tensor(ids),
+        "prediction": torch.arange(size) % classes,
         "probabilities": torch.eye(classes)[torch.arange(size) % classes].to(torch.bfloat16),
         "embedding": torch.full((size, 2), float(ids[0])),
     }
+
+
+def write(path: Path, outputs: dict[str, Tensor]) -> Any:
+    """One batch through the callback; the file as a table."""
+    trainer: Any = SimpleNamespace(
+        global_rank=0, world_size=1, is_global_zero=True, datamodule=SimpleNamespace(classes=CLASSES)
+    )
+    trainer.strategy = SimpleNamespace(barrier=lambda name: None)
+    writer, module = PredictionWriter(path), SimpleNamespace()
+    writer.on_predict_batch_end(trainer, module, outputs, None, 0)  # type: ignore[arg-type]
+    writer.on_predict_end(trainer, module)  # type: ignore[arg-type]
+    return pq.read_table(path)
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 3.0], [-1.0, -2.0, -3.0], [-1.0, 0.5, -4.0]])
+
+
+def test_several_classes_a_sample_are_a_list_of_names(tmp_path: Path) -> None:
+    said = Multilabel().predict(LOGITS.bfloat16())
+    batch = {"sample_id": torch.arange(3), **said, "embedding": torch.zeros(3, 2)}
+    table = write(tmp_path / "p.parquet", batch)
+    assert table["prediction"].to_pylist() == [["ant", "cat"], [], ["bee"]]
+    assert np.allclose(table["probabilities"].to_pylist(), 1 / (1 + np.exp(-LOGITS.numpy())))
+    assert json.loads(table.schema.metadata[b"classes"]) == list(CLASSES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_are_one_column_each(tmp_path: Path, dtype: torch.dtype) -> None:
+    said = Regression().predict(LOGITS.to(dtype))
+    batch = {"sample_id": torch.arange(3), **said, "embedding": torch.zeros(3, 2)}
+    table = write(tmp_path / "p.parquet", batch)
+    assert table.column_names == ["sample_id", *(f"prediction_{name}" for name in CLASSES), "embedding"]
+    for at, name in enumerate(CLASSES):
+        assert str(table.schema.field(f"prediction_{name}").type) == "float"
+        assert table[f"prediction_{name}"].to_pylist() == LOGITS[:, at].tolist()
 
 
 def test_several_processes_write_one_file_in_the_order_of_their_ranks(tmp_path: Path) -> None:

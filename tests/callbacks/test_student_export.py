@@ -37,6 +37,7 @@ def test_the_best_checkpoints_student_or_the_one_there_is(tmp_path: Path, checkp
     after = weights_of(module.student)
     loaded = load_student(tmp_path / "student", packages=["tests"])
     assert loaded.classes == module.student.classes
+    assert loaded.preprocessing == {m: {} for m in DIMS}
     wanted = after
     if checkpointing:
         state = torch.load(best.best_model_path, weights_only=True)["state_dict"]

@@ -27,7 +27,9 @@ from lightning_distill.data import (
     ManifestSource,
     MultimodalDataModule,
     MultimodalDataset,
+    Shuffle,
 )
+from lightning_distill.data.dataset import Reading
 from lightning_distill.errors import ConfigError, ManifestError, SampleError
 from lightning_distill.structures import UNLABELLED, Batch
 from tests.builders import DIMS, VectorProcessor, VectorSource
@@ -108,7 +110,7 @@ def test_memory_is_filled_block_by_block() -> None:
     source = VectorSource(train=600, val=0, absent={"a": [3, 300]})
     processors = {"a": VectorProcessor(DIMS["a"])}
     disk, memory = (
-        MultimodalDataset(source, processors, np.arange(600), seed=0, train=True, in_memory=in_memory)
+        MultimodalDataset(source, np.arange(600), Reading(processors, in_memory=in_memory))
         for in_memory in (False, True)
     )
     for start in range(0, 600, 64):
@@ -161,7 +163,7 @@ def _train(module: MultimodalDataModule) -> list[Batch]:
 
 def test_unlabelled_rows_may_be_left_out(manifest: Path) -> None:
     assert sum(len(b["target"]) for b in _train(make(manifest))) == 13
-    labelled = _train(make(manifest, train_on_unlabelled=False))
+    labelled = _train(make(manifest, sampling=Shuffle(unlabelled=False)))
     assert sum(len(b["target"]) for b in labelled) == 12
     assert all((b["target"] != UNLABELLED).all() for b in labelled)
 

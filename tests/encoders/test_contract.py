@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,13 @@ def test_the_input_matters(cls: Any, make: Any) -> None:
     encoder, inputs = make(cls)
     features = encoder.eval()(inputs)
     assert (features[0] - features[1]).abs().max() > 1e-6
+
+
+@ENCODERS
+def test_requirements_are_plain_values(cls: Any, make: Any) -> None:
+    requirements = dict(make(cls)[0].requirements)
+    assert requirements
+    assert json.loads(json.dumps(requirements)) == requirements
 
 
 @ENCODERS

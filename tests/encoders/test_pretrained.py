@@ -39,6 +39,27 @@ def test_timm_channels(channels: int) -> None:
     assert encoder(torch.zeros(2, channels, 32, 32, dtype=torch.uint8)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_resnet"])
+def test_timm_tells_the_size_it_insists_on(name: str) -> None:
+    """A transformer has positions for one size; convolutions take any."""
+    encoder = TimmImageEncoder(name).eval()
+    needed = dict(encoder.requirements)
+    for size in (64, 224):
+        images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+        if size == needed.get("size", size):
+            assert encoder(images).isfinite().all()
+        else:
+            with pytest.raises(AssertionError, match="doesn't match model"):
+                encoder(images)
+    assert ("size" in needed) == name.startswith("vit")
+    assert needed["channels"] == 3
+
+
+def test_transformers_tells_its_vocabulary(tmp_path: Path) -> None:
+    encoder = TransformersTextEncoder(str(save_bert(tmp_path / "bert")))
+    assert encoder.requirements == {"vocabulary_size": 260}
+
+
 def test_timm_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
         TimmImageEncoder("resnet_18")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_distill.clipping import ClipRule, ValueClip
 from lightning_distill.losses import DistillationLoss, LogitKD
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
-from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.structures import UNKNOWN, Batch, ModelOutput
 from lightning_distill.teachers import FrozenTeacher
-from tests.builders import make_model
+from tests.builders import VectorSource, make_model
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -46,6 +49,31 @@ def make_module(teacher: MultimodalModel | None = None, **options: Any) -> Disti
 
 def supervised(**options: Any) -> DistillationModule:
     return DistillationModule(**({"student": make_model(), "optimizer": ADAM} | options))
+
+
+class TargetSource(VectorSource):
+    """A `VectorSource` whose samples have other targets and, where given, weights."""
+
+    def __init__(self, target: NDArray[Any], weight: Sequence[float] = ()) -> None:
+        super().__init__()
+        self._table = replace(self._table, target=target, weight=np.array(weight, np.float32))
+
+
+def several(rows: int = 41, unknown: Sequence[int] = ()) -> NDArray[np.int8]:
+    """Multilabel targets that the vectors tell: the class of a `VectorSource`, and the one after it."""
+    first = np.arange(rows) % 3
+    target = np.zeros((rows, 3), np.int8)
+    target[np.arange(rows), first] = target[np.arange(rows), (first + 1) % 3] = 1
+    target[list(unknown)] = UNKNOWN
+    return target
+
+
+def numbers(rows: int = 41) -> NDArray[np.float32]:
+    """Regression targets that the vectors tell; some are not known."""
+    first = np.arange(rows) % 3
+    target = np.stack([first - 1.0, first == 0, 2.0 * first], axis=1).astype(np.float32)
+    target[::5, 0] = target[7] = target[30] = np.nan
+    return target
 
 
 class Each(Callback):

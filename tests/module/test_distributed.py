@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
-def test_two_ranks_share_the_work(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.module.two_ranks", str(tmp_path)]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
+
+
+def run(folder: Path, scenario: str) -> list[Any]:
+    """What each rank reports."""
+    command = [sys.executable, "-m", "tests.module.two_ranks", str(folder), scenario]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
+    return [json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)]
+
+
+def test_two_ranks_share_the_work(tmp_path: Path) -> None:
+    first, second = run(tmp_path, "labels")
     assert first["steps"] == second["steps"] == 4  # 14 samples a rank, in batches of 8, twice
     for ours, theirs in zip(first["epochs"], second["epochs"], strict=True):
         assert sorted(ours + theirs) == list(range(5000, 5028))
     assert first["weights"] == second["weights"]
     assert first["metrics"] == second["metrics"]
     assert {"val/task", "val/kd", "val/accuracy", "val/agreement"} <= set(first["metrics"])
+
+
+def test_X3_a_batch_without_a_modality_on_one_rank_holds_nobody_up(tmp_path: Path) -> None:
+    first, second = run(tmp_path, "modalities")
+    assert first["steps"] == second["steps"] == 14
+    assert first["without_b"] != second["without_b"]
+    assert first["weights"] == second["weights"]
+    assert all(math.isfinite(value) for value in (*first["weights"], *first["metrics"].values()))
+
+
+def test_metrics_with_lists_on_a_rank_without_a_label(tmp_path: Path) -> None:
+    first, second = run(tmp_path, "multilabel")
+    assert first["metrics"] == second["metrics"]
+    assert 0 < first["metrics"]["val/mean_average_precision"] <= 1

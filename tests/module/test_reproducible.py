@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_distill.clipping import ValueClip
+from lightning_distill.data import Shuffle
 from lightning_distill.module import DistillationModule
 from tests.builders import make_data, make_model, make_trainer, same_bits, weights_of
 from tests.module.parts import Each, make_module
@@ -46,7 +47,7 @@ def train(folder: Path, workers: int = 0, resume: Path | None = None, **options:
     """Weights and optimizer state after a run."""
     module = build()
     trainer = make_trainer(folder, **({"max_epochs": EPOCHS} | options))
-    data = make_data(num_workers=workers, labelled_per_batch=2)
+    data = make_data(num_workers=workers, sampling=Shuffle(labelled_per_batch=2))
     torch.rand(3)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     state = trainer.optimizers[0].state_dict()["state"]

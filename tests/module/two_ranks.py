@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
+from lightning_distill.tasks import Multilabel
 from tests.builders import VectorSource, make_data, make_trainer
-from tests.module.parts import Steps, make_module
+from tests.module.parts import Steps, TargetSource, make_module, several, supervised
 
 
 class Report(Callback):
@@ -20,31 +21,42 @@ class Report(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.epochs: list[list[int]] = []
+        self.without_b: list[bool] = []
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.epochs.append([])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.epochs[-1] += batch["sample_id"].tolist()
+        self.without_b.append(not batch["present"]["b"].any())
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         report = {
             "epochs": self.epochs,
             "steps": trainer.global_step,
+            "without_b": self.without_b,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "weights": Steps.flat(pl_module).tolist(),
         }
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(report))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, scenario: str) -> None:
     torch.set_num_threads(1)
     seed_everything(3, verbose=False)
-    # 28 training samples; of 13 validation samples only the last has a label, so one rank sees none.
-    data = make_data(VectorSource(unlabelled=range(28, 40)))
     trainer = make_trainer(folder, devices=2, strategy="ddp_fork", max_epochs=2, callbacks=[Report(folder)])
-    trainer.fit(make_module(), data)
+    if scenario == "labels":
+        # 28 training samples; of 13 validation samples only the last has a label, so one rank sees none.
+        trainer.fit(make_module(), make_data(VectorSource(unlabelled=range(28, 40))))
+    if scenario == "modalities":
+        # Batches of two, and half of the samples lack "b": often all of a rank's batch and not the other's.
+        data = make_data(VectorSource(absent={"b": range(0, 28, 2)}), batch_size=2)
+        trainer.fit(supervised(), data)
+    if scenario == "multilabel":
+        # As "labels": a metric whose state is a list must not wait for the rank that has none.
+        data = make_data(TargetSource(several(unknown=range(28, 40))))
+        trainer.fit(supervised(task=Multilabel()), data)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

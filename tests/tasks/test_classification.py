@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from lightning_distill.errors import ConfigError
 from lightning_distill.structures import UNLABELLED
 from lightning_distill.tasks import Classification, labelled_cross_entropy
 from tests.metrics_reference import accuracy, calibration_error, macro_f1, probabilities
@@ -31,10 +32,14 @@ def test_cross_entropy_over_labelled_rows(rows: int, classes: int) -> None:
     assert torch.equal(Classification().loss(torch.from_numpy(logits), torch.from_numpy(target)), value)
 
 
-def test_cross_entropy_gradcheck() -> None:
-    target = torch.tensor([0, UNLABELLED, 2, 1])
-    logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: labelled_cross_entropy(z, target), logits)
+def test_cross_entropy_with_weights() -> None:
+    logits, target = draw(7, 5)
+    target[1::3] = UNLABELLED
+    weight = np.linspace(0.5, 2, 7, dtype=np.float32)
+    kept = np.flatnonzero(target != UNLABELLED)
+    entropy = -np.log(probabilities(logits[kept])[np.arange(len(kept)), target[kept]])
+    value = Classification().loss(*map(torch.from_numpy, (logits, target, weight)))
+    assert value.item() == pytest.approx(np.average(entropy, weights=weight[kept]), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -65,3 +70,35 @@ def test_metrics_over_uneven_batches(classes: int, scale: float, shift: float) -
         "calibration_error": calibration_error(logits, target),
     }
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("only", [0, 2])
+def test_L3_metrics_where_one_class_is_all_there_is(only: int) -> None:
+    logits, _ = draw(9, 3)
+    target = np.full(9, only)
+    metrics = Classification().metrics(3)
+    metrics.update(torch.from_numpy(logits).float(), torch.from_numpy(target))
+    found = {name: value.item() for name, value in metrics.compute().items()}
+    expected = {
+        "accuracy": accuracy(logits, target),
+        "macro_f1": macro_f1(logits, target),
+        "calibration_error": calibration_error(logits, target),
+    }
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_agreement_and_prediction_are_about_the_most_likely_class() -> None:
+    (ours, _), (theirs, _) = draw(30, 4), draw(31, 4)
+    metric = Classification().agreement(4)
+    metric.update(torch.from_numpy(ours), torch.from_numpy(theirs[:30]))
+    assert metric.compute().item() == pytest.approx(np.mean(ours.argmax(1) == theirs[:30].argmax(1)))
+    said = Classification().predict(torch.from_numpy(ours))
+    assert said["prediction"].tolist() == ours.argmax(1).tolist()
+    assert np.allclose(said["probabilities"], probabilities(ours))
+
+
+@pytest.mark.parametrize("ask", ["check", "metrics", "agreement"])
+def test_one_class_is_no_task(ask: str) -> None:
+    task = Classification()
+    with pytest.raises(ConfigError, match=r"1 for the task Classification; expected 2 or more.*Regression"):
+        task.check(torch.tensor([0]), 1) if ask == "check" else getattr(task, ask)(1)

@@ -70,9 +70,10 @@ def test_frozen_teacher_obeys_no_call_of_train(mode: str) -> None:
     assert not any(part.training for part in teacher.model.modules())
 
 
-def test_frozen_teacher_knows_its_classes() -> None:
+def test_frozen_teacher_knows_its_classes_and_what_it_reads() -> None:
     model = make_model()
-    model.classes = CLASSES
+    model.classes, model.preprocessing = CLASSES, {"a": {"dim": 6}}
     teacher = FrozenTeacher(model)
+    assert (set(teacher.requirements), teacher.preprocessing) == ({"a", "b"}, {"a": {"dim": 6}})
     assert (teacher.num_classes, teacher.classes) == (len(CLASSES), CLASSES)
     assert not any(p.requires_grad for p in model.parameters())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from lightning_distill.commands.demo.constants import (
     BROKEN_FACTOR,
@@ -15,31 +17,17 @@ from lightning_distill.commands.demo.constants import (
     CORRUPTED_VALUE,
 )
 from lightning_distill.data import BatchKey, MultimodalDataModule, MultimodalDataset
-from lightning_distill.errors import DistillError
+from lightning_distill.data.reading import Reading
 from lightning_distill.randomness import generator, uniform
 from lightning_distill.structures import Batch
 
 
-class _Wrapped(Dataset[Batch]):
-    def __init__(self, clean: MultimodalDataset) -> None:
-        self.clean = clean
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    def read(self, key: BatchKey) -> tuple[Batch, Tensor]:
-        """The clean batch and the feature to spoil."""
-        batch = self.clean[key]
-        if isinstance(batch, DistillError):
-            raise batch
-        features = batch["inputs"][BROKEN_MODALITY]
-        assert isinstance(features, Tensor)
-        return batch, features
-
-
-class _Broken(_Wrapped):
-    def __getitem__(self, key: BatchKey) -> Batch:
-        batch, features = self.read(key)
+class _Broken(MultimodalDataset):
+    def __getitem__(self, key: BatchKey) -> Any:
+        batch = super().__getitem__(key)
+        if not isinstance(batch, dict):
+            return batch
+        features = _feature(batch)
         draws = uniform(0, 0, batch["sample_id"].numpy(), "broken", 2)
         broken = torch.from_numpy(draws[:, 0] < BROKEN_SHARE)
         label = torch.from_numpy((draws[:, 1] * 10).astype(np.int64))
@@ -50,9 +38,12 @@ class _Broken(_Wrapped):
         return batch
 
 
-class _Corrupted(_Wrapped):
-    def __getitem__(self, key: BatchKey) -> Batch:
-        batch, features = self.read(key)
+class _Corrupted(MultimodalDataset):
+    def __getitem__(self, key: BatchKey) -> Any:
+        batch = super().__getitem__(key)
+        if not isinstance(batch, dict):
+            return batch
+        features = _feature(batch)
         draws = torch.from_numpy(generator("corrupted", int(key.positions[0])).random(features.shape))
         features = features.masked_fill(draws < CORRUPTED_SHARE / 2, CORRUPTED_VALUE)
         features = features.masked_fill(draws > 1 - CORRUPTED_SHARE / 2, -CORRUPTED_VALUE)
@@ -60,18 +51,23 @@ class _Corrupted(_Wrapped):
         return batch
 
 
+def _feature(batch: Batch) -> Tensor:
+    feature = batch["inputs"][BROKEN_MODALITY]
+    assert isinstance(feature, Tensor)
+    return feature
+
+
 class BrokenSamples(MultimodalDataModule):
     """1 % of the training samples have their normalised audio feature times 100 and a random label."""
 
-    def dataset(self, split: str) -> MultimodalDataset:
+    def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
         """The split, broken if it is trained on."""
-        clean = super().dataset(split)
-        return _Broken(clean) if split == "train" else clean  # type: ignore[return-value]
+        return (_Broken if reading.train else MultimodalDataset)(self.source, rows, reading)
 
 
 class CorruptedInputs(MultimodalDataModule):
     """5 % of the audio's input features are at plus or minus 1000."""
 
-    def dataset(self, split: str) -> MultimodalDataset:
+    def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
         """The split, corrupted."""
-        return _Corrupted(super().dataset(split))  # type: ignore[return-value]
+        return _Corrupted(self.source, rows, reading)

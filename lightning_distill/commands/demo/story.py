@@ -22,7 +22,7 @@ from lightning_distill.commands.demo.constants import (
 from lightning_distill.commands.demo.models import adamw, model, one_cycle
 from lightning_distill.commands.demo.records import Result
 from lightning_distill.commands.demo.training import data_module, evaluate, fit, latency, start
-from lightning_distill.data import DataSource, MultimodalDataModule
+from lightning_distill.data import DataSource, MultimodalDataModule, Shuffle
 from lightning_distill.data.datasets import Digits
 from lightning_distill.feature_clipping import FeatureClip, HardClip
 from lightning_distill.losses import LogitKD
@@ -62,7 +62,7 @@ class Story:
         self.seed, self.domains, self.steps = seed, domains, steps
         start(seed)
         self.source = data_module(domains.source, MODALITIES)
-        self.target = data_module(domains.target, MODALITIES, labelled_per_batch=LABELLED_PER_BATCH)
+        self.target = data_module(domains.target, MODALITIES, sampling=Shuffle(LABELLED_PER_BATCH))
         self.teacher = self.train_teacher()
 
     def train_teacher(self) -> FrozenTeacher:
@@ -81,7 +81,7 @@ class Story:
 
     def _student_rows(self, modality: str) -> list[Result]:
         only = (modality,)
-        labelled = data_module(self.domains.target, only, train_on_unlabelled=False)
+        labelled = data_module(self.domains.target, only, sampling=Shuffle(unlabelled=False))
         everything = data_module(self.domains.target_labelled, only)
         kinds = {
             "source-only": lambda: self._train(only, self.source),

@@ -1,0 +1,123 @@
+"""A manifest of a million rows: how long it takes to open, and what each worker process adds.
+
+A CSV of about 110 MB with four text columns is written to a temporary folder and read once. Then opening it again
+takes turns with reading the same file by pyarrow (median of the rounds). Workers are forked, as a DataLoader
+forks them, and read every 10th row of the training split through the data set; what a worker adds is the growth
+of its private memory (`Private_Dirty` of /proc/self/smaps_rollup) over a worker that reads one batch only.
+
+    python benchmarks/manifest.py --out benchmarks/results
+
+writes `manifest.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.csv
+
+from lightning_distill.data import BatchKey, ByteTextProcessor, ManifestSource, MultimodalDataModule
+
+SPLIT = ("train", "train", "train", "val", "test")
+BATCH = 256
+
+
+class TwoTexts(ManifestSource):
+    """Reads two columns of text."""
+
+    def load(self, modality: str, row: int) -> Any:
+        return self.cell(modality, row)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LIGHTNING_DISTILL_CACHE"] = str(Path(folder, "cache"))
+        report = measure(Path(folder, "table.csv"), options.rows, options.rounds)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "manifest.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+def measure(path: Path, rows: int, rounds: int) -> dict[str, Any]:
+    with path.open("w") as file:
+        file.write("text,caption,label,split\n")
+        file.writelines(
+            f"some text with number {i} and a few more words,caption {i * 7919 % 1000003} of what is seen,"
+            f"class {i % 100},{SPLIT[i % 5]}\n"
+            for i in range(rows)
+        )
+    first = seconds(lambda: source(path))
+    opened, parsed = [], []
+    for _ in range(rounds):
+        opened.append(seconds(lambda: source(path)))
+        parsed.append(seconds(lambda: pyarrow.csv.read_csv(path)))
+    return {
+        "rows": rows,
+        "csv_megabytes": round(path.stat().st_size / 1e6, 1),
+        "first_reading_cpu_seconds": round(first[1], 2),
+        "pyarrow_reading_cpu_seconds": round(statistics.median(cpu for _, cpu in parsed), 3),
+        "opening_wall_milliseconds": round(1000 * statistics.median(wall for wall, _ in opened), 1),
+        "opening_cpu_milliseconds": round(1000 * statistics.median(cpu for _, cpu in opened), 1),
+        "worker_bytes_a_row": round(statistics.median(growth(path, rows) for _ in range(3)), 2),
+    }
+
+
+def source(path: Path) -> ManifestSource:
+    return TwoTexts(path, {"text": "text", "caption": "caption"})
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def growth(path: Path, rows: int) -> float:
+    """Private bytes a row that a worker adds which has seen the whole table."""
+    processor = ByteTextProcessor()
+    data = MultimodalDataModule(source(path), {"text": processor, "caption": processor})
+    dataset = data.dataset("train")
+    context = multiprocessing.get_context("fork")
+    dirty = []
+    for step in (len(dataset), 10):
+        receiver, sender = context.Pipe(duplex=False)
+        worker = context.Process(target=_scan, args=(dataset, step, sender))
+        worker.start()
+        dirty.append(receiver.recv())
+        worker.join()
+    return max(0.0, (dirty[1] - dirty[0]) / rows)
+
+
+def _scan(dataset: Any, step: int, sender: Any) -> None:
+    positions = np.arange(0, len(dataset), step)
+    for start in range(0, len(positions), BATCH):
+        dataset[BatchKey(0, positions[start : start + BATCH])]
+    sender.send(private_dirty())
+
+
+def private_dirty() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Evaluates in one process and in two, and writes what each one found; run by `test_evaluation.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+
+from lightning_distill.evaluation import evaluate_subsets
+from lightning_distill.tasks import Classification
+from tests.builders import VectorSource, make_data, make_model, make_trainer
+from tests.test_evaluation import MESSY
+
+
+class Report(Callback):
+    """Appends results to a file a process: only those of the first come back from its Trainer."""
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self.folder, self.name = folder, name
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        path = self.folder / f"{self.name or trainer.global_rank}.json"
+        found: list[Any] = json.loads(path.read_text()) if path.exists() else []
+        results: Any = pl_module.results
+        path.write_text(json.dumps([*found, [asdict(result) for result in results]]))
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    seed_everything(3, verbose=False)
+    model = make_model()
+    for source in (VectorSource(**MESSY), VectorSource(unlabelled=range(28, 40))):
+        for report, ranks in (
+            (Report(folder, "one"), {}),
+            (Report(folder), {"devices": 2, "strategy": "ddp_fork"}),
+        ):
+            trainer = make_trainer(folder, callbacks=[report], **ranks)
+            evaluate_subsets(model, make_data(source), Classification(), "val", trainer)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -80,7 +80,7 @@ def test_a_datamodule_of_another_kind_is_not_looked_at(foreign: Any) -> None:
 
 @pytest.mark.parametrize(("modality", "key", "needed", "given"), WRONG)
 def test_the_students_encoders_need_their_settings(modality: str, key: str, needed: int, given: int) -> None:
-    found = rf"student, encoder '{modality}', {key}: .*{key} {needed}, and a processor with {key} {given};.*To fix"
+    found = rf"student, encoder .{modality}., {key}: .*{key} {needed}, and a processor with {key} {given}; "
     with pytest.raises(ConfigError, match=found):
         preprocessing_fits(model(), None, data(FITTING | {modality: Settings(**{key: given})}))
 

@@ -1,6 +1,6 @@
 """Data: sources, preprocessing per modality, DataModules per modality combination."""
 
-from lightning_distill.data.audio import AudioProcessor, read_audio
+from lightning_distill.data.audio import AudioProcessor, decode_audio, read_audio
 from lightning_distill.data.base import MultimodalDataModule
 from lightning_distill.data.combinations import (
     AudioDataModule,
@@ -12,12 +12,14 @@ from lightning_distill.data.combinations import (
     TextDataModule,
 )
 from lightning_distill.data.dataset import MultimodalDataset
-from lightning_distill.data.image import ImageProcessor, read_image
+from lightning_distill.data.image import ImageProcessor, decode_image, read_image
+from lightning_distill.data.image_views import ImageViews
 from lightning_distill.data.manifest import ManifestSource
 from lightning_distill.data.orders import ClassBalanced, ModalityPaired, Sampling, Shuffle
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
 from lightning_distill.data.source import DataSource, SampleTable, Waveform
+from lightning_distill.data.spec_augment import SpecAugment
 from lightning_distill.data.splits import ColumnSplit, GroupSplit, RandomSplit, Splitter, StratifiedSplit
 from lightning_distill.data.table_source import ManifestColumns, TableLayout, TableSource
 from lightning_distill.data.targets import MultiLabel, RegressionTarget, SingleLabel, Target
@@ -38,6 +40,7 @@ __all__ = [
     "ImageProcessor",
     "ImageTextAudioDataModule",
     "ImageTextDataModule",
+    "ImageViews",
     "ManifestColumns",
     "ManifestSource",
     "ModalityPaired",
@@ -51,6 +54,7 @@ __all__ = [
     "Sampling",
     "Shuffle",
     "SingleLabel",
+    "SpecAugment",
     "Splitter",
     "StratifiedSplit",
     "TableLayout",
@@ -60,6 +64,8 @@ __all__ = [
     "TextDataModule",
     "TextProcessor",
     "Waveform",
+    "decode_audio",
+    "decode_image",
     "read_audio",
     "read_image",
 ]

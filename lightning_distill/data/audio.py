@@ -151,8 +151,8 @@ class AudioProcessor(Processor):
                 where="AudioProcessor",
                 found=f"sample_rate={sample_rate}, seconds={seconds}, mels={mels}, window={window}, "
                 f"hop={hop}, dynamic_range={dynamic_range}, max_shift={max_shift}",
-                expected="positive numbers, window and hop of a sample or more, a window no longer than the clip, "
-                "0 <= max_shift < 0.5",
+                expected="positive numbers, window and hop of a sample or more, a window no longer than the "
+                "clip, 0 <= max_shift < 0.5",
                 fix="for example sample_rate=16000, seconds=1.0, mels=40, window=0.032, hop=0.016",
             )
         self.sample_rate, self.mels, self.max_shift = sample_rate, mels, max_shift

@@ -77,7 +77,8 @@ class ImageViews:
             view: Which.
         """
         draws = view.uniform("image view", 5)
-        raw = raw[self.box(*raw.shape[:2], draws[:4])]
+        rows, columns = self.box(raw.shape[0], raw.shape[1], draws[:4])
+        raw = raw[rows, columns]
         if self.transform is not None:
             raw = self._transformed(self.transform, raw, view)
         return raw, self.flip and bool(draws[4] < 0.5)

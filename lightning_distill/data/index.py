@@ -125,6 +125,24 @@ def make_index(content: Content) -> Index:
     return Index(table.combine_chunks())
 
 
+def extended(index: Index, cells: Mapping[str, Any], numbers: Mapping[str, NDArray[np.int64]]) -> Index:
+    """An index with more columns, in memory.
+
+    Args:
+        index: The index.
+        cells: name -> Arrow large strings.
+        numbers: name -> int64, with a name no column of the index has.
+    """
+    import pyarrow as pa
+
+    table = index.table
+    for name, column in cells.items():
+        table = table.append_column(_CELL + name, column)
+    for name, values in numbers.items():
+        table = table.append_column(name, pa.array(values))
+    return Index(table.combine_chunks())
+
+
 def digest_of(path: Path) -> str:
     """128 bits of xxh3 over the content of a file, hexadecimal."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

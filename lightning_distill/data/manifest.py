@@ -1,28 +1,23 @@
-"""Samples listed in a file, or in a table in memory: one row each."""
+"""Samples listed in a file, one row each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from lightning_distill.data.files import problem_of, read_bytes
-from lightning_distill.data.index import Index, cached_index, digest_of
+from lightning_distill.data.index import Index, digest_of
 from lightning_distill.data.media_paths import check_media
+from lightning_distill.data.path_source import PathSource, check_modalities, check_root, kept_index
 from lightning_distill.data.splits import ColumnSplit, Splitter
-from lightning_distill.data.table_source import (
-    KNOWN,
-    ManifestColumns,
-    TableLayout,
-    TableSource,
-    index_table,
-    unreadable,
-)
+from lightning_distill.data.table_source import ManifestColumns, TableLayout, index_table
 from lightning_distill.data.tables import TextTable, read_table
 from lightning_distill.data.targets import SingleLabel, Target
-from lightning_distill.errors import ConfigError, ManifestError
+from lightning_distill.errors import ManifestError
 
 LOOKED_AT: Final = 2000
 """Files that are looked for each time a known table is opened; all of them the first time."""
@@ -30,7 +25,7 @@ LOOKED_AT: Final = 2000
 _COLUMNS: Final = ManifestColumns()
 
 
-class ManifestSource(TableSource):
+class ManifestSource(PathSource):
     """Samples listed in a CSV, TSV, JSONL or Parquet file.
 
     The whole table and the presence of every file are checked when it is first read, so that a fault on the
@@ -78,29 +73,25 @@ class ManifestSource(TableSource):
         allow_absent: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.root = self.path.parent if root is None else Path(root)
-        self._check_settings(modalities)
-        target, splitter = target or SingleLabel(), splitter or ColumnSplit()
-        layout = TableLayout(dict(modalities), target, columns, splitter, allow_absent)
+        root = self.path.parent if root is None else Path(root)
+        check_modalities(type(self), modalities)
+        if self.path.exists():
+            check_root(type(self), root)
+        layout = TableLayout(
+            dict(modalities), target or SingleLabel(), columns, splitter or ColumnSplit(), allow_absent
+        )
         if problem_of(self.path):
             read_bytes(self.path, self.path, ManifestError)  # raises
         self._content = digest_of(self.path)
-
-        def check(table: TextTable, column: str) -> None:
-            check_media(table, column, self.root, allow_outside_root)
+        check = partial(check_media, root=root, allow_outside_root=allow_outside_root)
 
         def build() -> Index:
             table = read_table(self.path, layout.required, layout.optional)
             return index_table(table, layout, self.path_modalities, check)
 
-        own = {type(part).__module__.partition(".")[0] for part in (target, columns, splitter)}
-        if own == {"lightning_distill"}:
-            place = (str(path), str(self.root.absolute()), allow_outside_root)
-            paths = sorted(self.path_modalities)
-            index, new = cached_index([self._content, *place, paths, plain(layout)], build)
-        else:
-            index, new = build(), True  # what a class of the user's does may change without a trace
-        super().__init__(layout, index)
+        place = (str(path), str(root.absolute()), allow_outside_root)
+        index, new = kept_index([self._content, *place, sorted(self.path_modalities)], layout, build)
+        super().__init__(layout, index, root)
         if not new:
             self._look_again(check)
 
@@ -109,15 +100,7 @@ class ManifestSource(TableSource):
         """Hash of the file."""
         return self._content
 
-    def read(self, modality: str, row: int) -> bytes:
-        """The content of the file that a cell names."""
-        return read_bytes(self.file(modality, row), self.where(modality, row))
-
-    def file(self, modality: str, row: int) -> Path:
-        """The file that a cell names."""
-        return self.root / self.cell(modality, row)
-
-    def _look_again(self, check: Any) -> None:
+    def _look_again(self, check: Callable[[TextTable, str], None]) -> None:
         """Look for some of the files of a table that was checked before."""
         import pyarrow as pa
 
@@ -127,46 +110,3 @@ class ManifestSource(TableSource):
             column = self.layout.modalities[modality]
             cells = self.index.cells(modality).take(pa.array(rows))
             check(TextTable(self.path, {column: cells}, line), column)
-
-    def _check_settings(self, modalities: dict[str, str]) -> None:
-        name = type(self).__name__
-        check_modalities(type(self), modalities, custom=type(self).load is not ManifestSource.load)
-        if not self.root.is_dir() and self.path.exists():
-            raise ConfigError(
-                where=f"{name}.root", found=f"{self.root}, no folder", expected="a folder", fix="correct it"
-            )
-
-
-def check_modalities(source: type[TableSource], modalities: Mapping[str, str], custom: bool) -> None:
-    """There must be some, and a source that is not extended reads only those it knows.
-
-    Raises:
-        ConfigError: Says which is wrong.
-    """
-    if not modalities:
-        raise ConfigError(
-            where=f"{source.__name__}.modalities",
-            found="none",
-            expected="modality -> column",
-            fix="for example {image: image_path, text: caption}",
-        )
-    for modality in modalities:
-        if not custom and modality not in KNOWN:
-            raise unreadable(source.__name__, modality)
-
-
-def plain(value: Any) -> Any:
-    """Settings as nested tuples with a stable `repr`.
-
-    >>> plain(ManifestColumns())
-    ('lightning_distill.data.table_source.ManifestColumns', ('domain', 'domain'), ('sample_id', 'sample_id'), \
-('weight', 'weight'))
-    """
-    if isinstance(value, Mapping):
-        return tuple((key, plain(item)) for key, item in sorted(value.items()))
-    if isinstance(value, list | tuple):
-        return tuple(map(plain, value))
-    if hasattr(value, "__dict__"):
-        kind = type(value)
-        return (f"{kind.__module__}.{kind.__qualname__}", *plain(vars(value)))
-    return value

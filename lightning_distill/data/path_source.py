@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lightning_distill.data.files import read_bytes
 from lightning_distill.data.index import Index, cached_index
-from lightning_distill.data.media_paths import check_media
-from lightning_distill.data.source import DataSource
 from lightning_distill.data.table_source import KNOWN, TableLayout, TableSource, unreadable
-from lightning_distill.data.tables import TextTable
 from lightning_distill.errors import ConfigError
+
+_PACKAGE: Final = __name__.partition(".")[0]
 
 
 class PathSource(TableSource):
@@ -37,21 +36,6 @@ class PathSource(TableSource):
         return self.root / self.cell(modality, row)
 
 
-class MediaCheck:
-    """Looks at the files a column names, see `check_media`.
-
-    Args:
-        root: Folder that paths start from.
-        allow_outside_root: Accept absolute paths, `..` and links that leave `root`.
-    """
-
-    def __init__(self, root: Path, allow_outside_root: bool) -> None:
-        self.root, self.allow_outside_root = root, allow_outside_root
-
-    def __call__(self, table: TextTable, column: str) -> None:
-        check_media(table, column, self.root, self.allow_outside_root)
-
-
 def check_modalities(source: type[TableSource], modalities: Mapping[str, str]) -> None:
     """There must be some, and a source that is not extended reads only those it knows.
 
@@ -65,7 +49,7 @@ def check_modalities(source: type[TableSource], modalities: Mapping[str, str]) -
             expected="modality -> column",
             fix="for example {image: image_path, text: caption}",
         )
-    ours = source.load.__module__.startswith(f"{DataSource.__module__.partition('.')[0]}.")
+    ours = source.load.__module__.partition(".")[0] == _PACKAGE
     for modality in modalities:
         if ours and modality not in KNOWN:
             raise unreadable(source.__name__, modality)
@@ -83,7 +67,7 @@ def check_root(source: type[TableSource], root: Path) -> None:
         )
 
 
-def kept_index(key: tuple[object, ...], layout: TableLayout, build: Any) -> tuple[Index, bool]:
+def kept_index(key: Sequence[object], layout: TableLayout, build: Callable[[], Index]) -> tuple[Index, bool]:
     """The index of a table as `cached_index` gives it, if it depends on this library's classes alone.
 
     What a class of the user's does may change without a trace; then the index is made anew.
@@ -96,10 +80,20 @@ def kept_index(key: tuple[object, ...], layout: TableLayout, build: Any) -> tupl
     Returns:
         The index, and whether it was new.
     """
-    parts = (layout.target, layout.columns, layout.splitter)
-    if {type(part).__module__.partition(".")[0] for part in parts} != {__name__.partition(".")[0]}:
-        return build(), True
-    return cached_index([*key, plain(layout)], build)
+    if _is_ours(layout):
+        return cached_index([*key, plain(layout)], build)
+    return build(), True
+
+
+def _is_ours(value: Any) -> bool:
+    """Whether no object among these settings is of a class of the user's."""
+    if isinstance(value, Mapping):
+        return all(map(_is_ours, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_ours, value))
+    if hasattr(value, "__dict__"):
+        return type(value).__module__.partition(".")[0] == _PACKAGE and _is_ours(vars(value))
+    return True
 
 
 def plain(value: Any) -> Any:

@@ -67,6 +67,31 @@ def read_jsonl(
     return columns, line
 
 
+def read_object(data: bytes, where: str) -> dict[str, Any]:
+    """Read one JSON object that is a file of its own; `text_of` makes text of its values.
+
+    Args:
+        data: The file.
+        where: Names it in errors.
+
+    Raises:
+        ManifestError: If it is no JSON object in UTF-8, or names a key twice.
+    """
+    problem = "lists or objects inside each other, too deep to read"
+    try:
+        found = _decoder().decode(data.removeprefix(BOM).decode())
+        if isinstance(found, dict):
+            return found
+        problem = f"{_kind(found)} in place of an object"
+    except ValueError as error:  # of the encoding, the syntax or a key
+        problem = f"no JSON: {error}"
+    except RecursionError:
+        pass
+    raise ManifestError(
+        where=where, found=problem, expected="one JSON object in UTF-8", fix="correct the file"
+    )
+
+
 def _read(path: Path, data: bytes, wanted: list[str]) -> tuple[dict[str, Any], NDArray[np.int64], list[str]]:
     """The wanted columns, the line of each row, and the names of all columns."""
     import pyarrow as pa
@@ -96,11 +121,15 @@ def _no_number(word: str) -> Any:
     raise _LineError(f"{word}, which is no JSON")
 
 
-def _objects(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The object on each line that is not blank, with the number of the line."""
-    decoder = json.JSONDecoder(
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(
         object_pairs_hook=_pairs, parse_int=_Number, parse_float=_Number, parse_constant=_no_number
     )
+
+
+def _objects(path: Path, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object on each line that is not blank, with the number of the line."""
+    decoder = _decoder()
     file = BytesIO(data)
     file.seek(len(BOM) if data.startswith(BOM) else 0)
     for number, line in enumerate(file, 1):
@@ -133,11 +162,16 @@ def _column(path: Path, name: str, values: list[Any], lines: list[int]) -> Any:
         return pa.array(values, pa.large_string())
     except (pa.ArrowException, ValueError):  # not all of them text
         where = f"{path}, row {{}}, column {name!r}"
-        texts = [_text(v, where.format(n)) for v, n in zip(values, lines, strict=True)]
+        texts = [text_of(v, where.format(n)) for v, n in zip(values, lines, strict=True)]
         return pa.array(texts, pa.large_string())
 
 
-def _text(value: Any, where: str) -> str | None:
+def text_of(value: Any, where: str) -> str | None:
+    """The text of a value of a JSON object; None where it is null.
+
+    Raises:
+        ManifestError: If it has no plain text; says `where`.
+    """
     if value is None or value is True or value is False:
         return None if value is None else _WORDS[value]
     if isinstance(value, list) and all(type(item) is str for item in value):

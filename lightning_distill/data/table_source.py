@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -127,7 +127,7 @@ class TableSource(DataSource):
             raise self._unknown(modality)
         where = self.where(modality, row)
         decode = decode_image if modality == "image" else decode_audio
-        return decode(self.checked_bytes(modality, row), where, self.cell(modality, row))
+        return decode(self.checked_bytes(modality, row), where, self.name(modality, row))
 
     @abstractmethod
     def read(self, modality: str, row: int) -> bytes:
@@ -150,7 +150,7 @@ class TableSource(DataSource):
             if wanted is not None and wanted.lower() != found:
                 raise SampleError(
                     where=self.where(modality, row),
-                    found=f"{self.cell(modality, row)}, whose SHA-256 is {found}",
+                    found=f"{self.name(modality, row)}, whose SHA-256 is {found}",
                     expected=f"{wanted}, as the column {self.layout.modalities[modality]}{CHECKSUM} says",
                     fix="restore the file, or correct the checksum",
                 )
@@ -168,16 +168,20 @@ class TableSource(DataSource):
         """The text of a cell, empty where the modality is absent."""
         return self.index.cells(modality)[row].as_py() or ""
 
+    def name(self, modality: str, row: int) -> str:
+        """What errors call the bytes that `read` gives."""
+        return self.cell(modality, row)
+
     def _unknown(self, modality: str) -> ConfigError:
         return unreadable(type(self).__name__, modality)
 
 
-def unreadable(source: str, modality: str) -> ConfigError:
+def unreadable(source: str, modality: str, known: Collection[str] = KNOWN) -> ConfigError:
     """The error for a modality that a source has no reader for."""
     return ConfigError(
         where=f"{source}.modalities[{modality!r}]",
-        found=f"a modality it cannot read{nearest(modality, KNOWN)}",
-        expected=f"one of {', '.join(KNOWN)}",
+        found=f"a modality it cannot read{nearest(modality, known)}",
+        expected=f"one of {', '.join(known)}",
         fix=f"use one of those names, or subclass {source} and extend `load`",
     )
 

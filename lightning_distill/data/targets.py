@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_distill.data.cells import index_in, refuse_blanks, to_numpy
+from lightning_distill.data.table_types import EMPTY_LIST
 from lightning_distill.data.tables import TextTable, first_true
 from lightning_distill.errors import ConfigError, ManifestError, nearest
 from lightning_distill.structures import UNKNOWN, UNLABELLED
@@ -97,7 +98,7 @@ class MultiLabel(Target):
     """
 
     def __init__(
-        self, column: str = "labels", separator: str = "|", classes: list[str] | None = None, none: str = "-"
+        self, column: str = "labels", separator: str = "|", classes: list[str] | None = None, none: str = EMPTY_LIST
     ) -> None:
         _check_classes(type(self).__name__, classes, least=1)
         if not separator or separator in none or none in (classes or ()):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
@@ -15,66 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_distill.data.processor import Processor
+from lightning_distill.data.token_processor import TokenProcessor
 from lightning_distill.errors import ConfigError
-from lightning_distill.randomness import View
 
 _BYTE_TOKENS = 259
 
 
-class _TokenProcessor(Processor):
-    """What both have in common: a largest number of tokens, and a count of the texts it cut."""
-
-    def __init__(self, max_length: int) -> None:
-        if max_length < 1:
-            raise ConfigError(
-                where=f"{type(self).__name__}.max_length",
-                found=max_length,
-                expected="1 or more",
-                fix="try 128",
-            )
-        self.max_length = max_length
-        self.seen = 0
-        """Texts so far, in this process."""
-        self.truncated = 0
-        """Those that were longer than `max_length` and lost their end."""
-
-    def prepare(self, raw: str, view: View | None = None) -> Any:
-        """Check and clean one text: half of a surrogate pair becomes U+FFFD, blanks alone the empty text."""
-        if not isinstance(raw, str):
-            raise ValueError(f"{type(raw).__name__}, no text")
-        self.seen += 1
-        if not raw.isascii():
-            raw = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return self._prepare("" if raw.isspace() else raw)
-
-    @abstractmethod
-    def _prepare(self, text: str) -> Any:
-        """Turn a clean text into what is collated."""
-
-    def _count_cuts(self, cut: int, of: int) -> None:
-        if cut and not self.truncated:
-            warnings.warn(
-                f"{type(self).__name__}: {cut} of {of} texts of a batch are longer than max_length="
-                f"{self.max_length} tokens, their ends are lost. It is said once; `truncated` counts on.",
-                stacklevel=3,
-            )
-        self.truncated += cut
-
-
-class TextProcessor(_TokenProcessor):
+class TextProcessor(TokenProcessor):
     """Tokenises with a Hugging Face tokenizer, a batch at a time, padded to the longest of the batch.
 
-    The tokens are those of the tokenizer's own call with `padding=True, truncation=True`, but a text without any
-    token gets one padding token to attend to, since a mean over no tokens is undefined.
+    The tokens are those of the tokenizer's own call with `padding=True, truncation=True`, but a text without
+    any token gets one padding token to attend to, since a mean over no tokens is undefined.
 
     Args:
         tokenizer: Hub name such as `bert-base-uncased`, or a local folder. No code from it is run.
         max_length: Tokens after which a text is cut, special tokens counted.
 
     Raises:
-        ConfigError: At setup, if the tokenizer cannot be loaded, brings code of its own, has no padding token,
-            or needs more special tokens than `max_length`.
+        ConfigError: At setup, if the tokenizer cannot be loaded, is to be run by code of its own, has no
+            padding token, or adds more special tokens than `max_length`.
     """
 
     def __init__(self, tokenizer: str, max_length: int = 128) -> None:
@@ -106,9 +63,10 @@ class TextProcessor(_TokenProcessor):
                 "one, since a batch is padded",
                 "set one and save: tokenizer.pad_token = tokenizer.eos_token; save_pretrained(folder)",
             )
-        if tokenizer.num_special_tokens_to_add() > self.max_length:
+        special = tokenizer.num_special_tokens_to_add()
+        if special >= self.max_length:
             raise self._unusable(
-                f"max_length={self.max_length}, and {tokenizer.num_special_tokens_to_add()} special tokens a text",
+                f"max_length={self.max_length}, and {special} special tokens a text",
                 "a length that leaves room for text",
                 "give a larger max_length",
             )
@@ -175,7 +133,7 @@ class TextProcessor(_TokenProcessor):
             for encoding, ids in zip(found, rows["input_ids"], strict=True)
             if len(ids) == self.max_length
         ]
-        self._count_cuts(sum(bool(encoding.overflowing) for encoding in full), len(texts))
+        self.count_cuts(sum(bool(encoding.overflowing) for encoding in full), len(texts))
         if "token_type_ids" in tokenizer.model_input_names:
             rows["token_type_ids"] = [encoding.type_ids for encoding in found]
         return rows
@@ -184,7 +142,7 @@ class TextProcessor(_TokenProcessor):
         """By a tokenizer written in Python, which does not tell what it cut."""
         tokens = self.tokenizer(texts, verbose=False)
         long = [at for at, row in enumerate(tokens["input_ids"]) if len(row) > self.max_length]
-        self._count_cuts(len(long), len(texts))
+        self.count_cuts(len(long), len(texts))
         rows = {key: tokens[key] for key in ("input_ids", "token_type_ids") if key in tokens}
         for at in long:
             cut = self.tokenizer(texts[at], truncation=True, max_length=self.max_length)
@@ -199,7 +157,7 @@ def _padded(rows: list[list[int]], real: NDArray[np.bool_], pad: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-class ByteTextProcessor(_TokenProcessor):
+class ByteTextProcessor(TokenProcessor):
     """Bytes as tokens (UTF-8): no vocabulary, any language, nothing to load.
 
     The tokens are those of ByT5: 0 pads, 1 ends the text, 3 + byte otherwise; 259 in all. No text can stand
@@ -242,7 +200,7 @@ class ByteTextProcessor(_TokenProcessor):
         >>> processor.collate([processor.prepare("ab"), processor.blank()])["input_ids"].tolist()
         [[100, 101, 1], [1, 0, 0]]
         """
-        self._count_cuts(sum(len(text) == self.max_length for text in prepared), len(prepared))
+        self.count_cuts(sum(len(text) == self.max_length for text in prepared), len(prepared))
         texts = [text[: self.max_length - 1] for text in prepared]
         length = np.array([len(text) for text in texts])
         column = np.arange(length.max() + 1)

@@ -1,4 +1,4 @@
-"""Samples that cannot be read while training runs, and workers that are lost. Fault rows I8, I9, I10, A6, M20."""
+"""Samples that cannot be read while training runs, and lost workers. Fault rows I8, I9, I10, A6, M20."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_I8_a_file_that_disappears_while_training_runs(tmp_path: Path) -> None:
                 Vanishing.bad = (9,)
 
     data = make_data(Vanishing())
-    with pytest.raises(SampleError, match="row 9: found damage .epoch 1, batch"):
+    with pytest.raises(SampleError, match=r"row 9: found damage .epoch 1, batch"):
         make_trainer(tmp_path, max_epochs=3, callbacks=[Remove()]).fit(make_module(), datamodule=data)
 
 

@@ -23,6 +23,7 @@ from lightning_distill.data import (
     BatchSampler,
     ByteTextProcessor,
     ImageProcessor,
+    ImageViews,
     ImageTextAudioDataModule,
     ManifestSource,
     MultimodalDataModule,
@@ -263,3 +264,48 @@ def test_there_is_a_data_module_for_every_combination() -> None:
     for module in modules:
         if module.modalities:
             assert module.__name__ == "".join(m.capitalize() for m in module.modalities) + "DataModule"
+
+
+def test_a_teacher_with_other_preprocessing_sees_the_same_view(manifest: Path) -> None:
+    """Another size, tokenizer and sample rate; the teacher's picture, shrunk, is the student's."""
+    processors = {
+        "image": ImageProcessor(16, 3, max_shift=0.3, views=ImageViews(0.3, flip=True)),
+        "text": ByteTextProcessor(max_length=20),
+    }
+    teacher_processors = {
+        "image": ImageProcessor(64, 3, max_shift=0.3, views=ImageViews(0.3, flip=True)),
+        "audio": AudioProcessor(4000, 0.25, mels=12),
+    }
+    module = ImageTextAudioDataModule(
+        ManifestSource(manifest, COLUMNS), processors, batch_size=4, teacher_processors=teacher_processors
+    )
+    (first, *_), alone = _train(module), _train(make(manifest))
+    assert set(first["inputs"]) == {"image", "text"}
+    assert set(first["teacher_inputs"]) == {"image", "audio"}
+    assert set(first["present"]) == {"image", "text", "audio"}
+    assert torch.equal(first["sample_id"], alone[0]["sample_id"])
+    small, large = first["inputs"]["image"], first["teacher_inputs"]["image"]
+    assert isinstance(small, Tensor)
+    assert isinstance(large, Tensor)
+    assert large.shape[-1] == 64
+    there = first["present"]["image"]
+    shrunk = torch.nn.functional.avg_pool2d(large[there].float(), 4)
+    for mine, theirs, other in zip(small[there].float(), shrunk, shrunk.roll(1, 0), strict=True):
+        assert (mine - theirs).abs().mean() < 0.5 * (mine - other).abs().mean()
+
+
+def test_views_that_differ_are_refused(manifest: Path) -> None:
+    source = ManifestSource(manifest, COLUMNS)
+    ours = {"image": ImageProcessor(16, 3, max_shift=0.3)}
+    with pytest.raises(ConfigError, match=r"teacher_processors\['image'\].*same view"):
+        MultimodalDataModule(source, ours, teacher_processors={"image": ImageProcessor(32, 3)})
+    with pytest.raises(ConfigError, match="in_memory"):
+        MultimodalDataModule(source, {"image": ImageProcessor(16, 3, views=ImageViews())}, in_memory=True)
+
+
+def test_counts_of_each_combination_are_told(manifest: Path) -> None:
+    assert make(manifest).report() == [
+        "train: 13 samples, 12 labelled (image+text+audio 10, text+audio 1, image+audio 1, image+text 1)",
+        "val: 5 samples, 5 labelled (image+text+audio 5)",
+        "test: 2 samples, 2 labelled (image+text+audio 2)",
+    ]

@@ -1,4 +1,4 @@
-"""5,000 malformed inputs: each is read or refused in one clear paragraph. No crash, no hang, no other exception."""
+"""5,000 malformed inputs: each is read or refused in one paragraph. No crash, no hang, nothing else raised."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LONGEST = 10.0
 
 
 def total() -> int:
-    return 4 * (IMAGES + SOUNDS + TABLES) + 1 * WRITTEN + WRITTEN
+    return 4 * (IMAGES + SOUNDS + TABLES) + 2 * WRITTEN
 
 
 def mutations(whole: bytes, count: int, seed: int) -> Iterator[bytes]:
@@ -67,18 +67,17 @@ def mutations(whole: bytes, count: int, seed: int) -> Iterator[bytes]:
 
 def survives(read: Callable[[], Any]) -> bool:
     """Whether it was read; refused in a paragraph of ours otherwise. Anything else is a failure."""
-    started = time.monotonic()
+    started, refusal = time.monotonic(), None
     try:
         read()
-        return True
     except DistillError as error:
-        assert all((error.where, error.found, error.expected, error.fix))
-        text = str(error)
-        assert "\n" not in text
-        assert "Traceback" not in text
-        return False
-    finally:
-        assert time.monotonic() - started < LONGEST
+        refusal = error
+    assert time.monotonic() - started < LONGEST
+    if refusal is not None:
+        assert all((refusal.where, refusal.found, refusal.expected, refusal.fix))
+        assert "\n" not in str(refusal)
+        assert "Traceback" not in str(refusal)
+    return refusal is None
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +110,9 @@ def test_sounds(suffix: str, tmp_path: Path) -> None:
     processor = AudioProcessor(8000, 0.25, mels=12)
 
     def read(data: bytes) -> None:
-        features = processor.collate([processor.prepare(decode_audio(data, "row 2, column 'audio'", path.name))])
+        features = processor.collate(
+            [processor.prepare(decode_audio(data, "row 2, column 'audio'", path.name))]
+        )
         assert np.isfinite(np.asarray(features)).all()
 
     assert survives(lambda: read(whole))
@@ -174,7 +175,9 @@ def test_csv_of_any_text(cells: list[list[str]], tmp_path_factory: pytest.TempPa
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "label", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "label", "x"]), inner)
+    ),
     max_leaves=6,
 )
 

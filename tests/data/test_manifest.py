@@ -17,7 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
-from lightning_distill.data import DataSource, ManifestColumns, ManifestSource, Waveform
+from lightning_distill.data import (
+    DataSource,
+    GroupSplit,
+    ManifestColumns,
+    ManifestSource,
+    RandomSplit,
+    SingleLabel,
+    Waveform,
+)
 from lightning_distill.data.tables import read_table
 from lightning_distill.errors import ConfigError, ManifestError
 from lightning_distill.structures import UNLABELLED
@@ -103,7 +111,7 @@ def test_what_is_accepted_is_read_as_the_csv_module_reads_it(
 
 def test_empty_cells_mean_absent_and_unlabelled(tmp_path: Path) -> None:
     rows = [["a", "b", "label"], ["1", "", "x"], ["", "2", ""], ["3", "", "y"]]
-    source = TwoTexts(write_rows(tmp_path, rows), {"one": "a", "two": "b"})
+    source = TwoTexts(write_rows(tmp_path, rows), {"one": "a", "two": "b"}, allow_absent=True)
     assert source.samples.present["one"].tolist() == [True, False, True]
     assert source.samples.present["two"].tolist() == [False, True, False]
     assert source.samples.target.tolist() == [0, UNLABELLED, 1]
@@ -141,7 +149,7 @@ def test_rows_added_later_do_not_move_the_others(tmp_path: Path) -> None:
     after = ManifestSource(write_rows(tmp_path, [["text", "label"], *rows], "n.csv"), TEXT).samples
     assert (after.split[::2] == before.split).all()
     np.testing.assert_allclose(np.bincount(after.split) / 3000, [0.8, 0.1, 0.1], atol=0.02)
-    more = ManifestSource(tmp_path / "n.csv", TEXT, val_share=0.3, test_share=0.1).samples
+    more = ManifestSource(tmp_path / "n.csv", TEXT, splitter=RandomSplit(0.3, 0.1)).samples
     assert ((more.split == 2) == (after.split == 2)).all()
 
 
@@ -156,7 +164,7 @@ def test_domains_are_read_where_there_are_any(tmp_path: Path) -> None:
     path = write(tmp_path, "text,label,domain,place\na,x,web,n\nb,y,book,s\nc,x,web,n\n")
     source = ManifestSource(path, TEXT)
     assert (source.domains, source.samples.domain.tolist()) == (("book", "web"), [1, 0, 1])
-    assert ManifestSource(path, TEXT, ManifestColumns(domain="place")).domains == ("n", "s")
+    assert ManifestSource(path, TEXT, columns=ManifestColumns(domain="place")).domains == ("n", "s")
     plain = ManifestSource(write(tmp_path, "text,label\na,x\nb,y\n", "n.csv"), TEXT)
     assert (plain.domains, plain.samples.domain.tolist()) == (("default",), [0, 0])
 
@@ -181,15 +189,17 @@ def test_parquet_dictionaries_large_strings_and_null_columns(tmp_path: Path) -> 
         }
     )
     pq.write_table(table, tmp_path / "m.parquet")
-    source = TwoTexts(tmp_path / "m.parquet", {"one": "text", "two": "other"})
+    source = TwoTexts(tmp_path / "m.parquet", {"one": "text", "two": "other"}, allow_absent=True)
     assert source.samples.present["one"].tolist() == [True, False, False]
     assert source.samples.target.tolist() == [0, 1, 0]
-    none = TwoTexts(tmp_path / "m.parquet", {"two": "other"}, ManifestColumns("none"), ["x", "y"])
+    none = TwoTexts(tmp_path / "m.parquet", {"two": "other"}, SingleLabel("none", ["x", "y"]))
     assert (none.samples.target == UNLABELLED).all()
 
 
 def test_classes_may_be_named_in_their_order(tmp_path: Path) -> None:
-    source = ManifestSource(write(tmp_path, "text,label\na,x\nb,y\n"), TEXT, classes=["y", "z", "x"])
+    source = ManifestSource(
+        write(tmp_path, "text,label\na,x\nb,y\n"), TEXT, SingleLabel(classes=["y", "z", "x"])
+    )
     assert (source.classes, source.samples.target.tolist()) == (("y", "z", "x"), [2, 0])
 
 
@@ -224,11 +234,13 @@ source:
   init_args:
     path: {path}
     modalities: {{text: words}}
-    columns: {{label: kind}}
+    target: {{class_path: SingleLabel, init_args: {{column: kind}}}}
+    splitter: {{class_path: GroupSplit, init_args: {{column: words}}}}
 """
     source = parser.instantiate_classes(parser.parse_string(config)).source
     assert isinstance(source, ManifestSource)
     assert source.classes == ("x", "y")
+    assert isinstance(source.layout.splitter, GroupSplit)
 
 
 def test_a_hundred_thousand_rows_open_fast_and_a_wide_cell_is_no_obstacle(tmp_path: Path) -> None:

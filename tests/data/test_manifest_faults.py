@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +26,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_distill.data import ManifestColumns, ManifestSource
+from lightning_distill.data import ManifestColumns, ManifestSource, SingleLabel
 from lightning_distill.data.media_paths import check_media
 from lightning_distill.data.table_folder import read_folder
 from lightning_distill.data.tables import LONGEST_CELL, TextTable, read_table
@@ -565,10 +567,12 @@ def test_M3_a_column_named_in_the_settings_must_be_there(tmp_path: Path) -> None
 
 
 def test_L1_L2_an_unknown_label(tmp_path: Path) -> None:
-    build = manifest(tmp_path, "text,label\na,ant\nb,bea\nc,\nd,bea\n", classes=["ant", "bee", "cat"])
-    words = "'bea'", "did you mean 'bee'", "2 rows", "ant, bee, cat"
+    build = manifest(
+        tmp_path, "text,label\na,ant\nb,bea\nc,\nd,bea\n", target=SingleLabel(classes=["ant", "bee", "cat"])
+    )
+    words = "'bea'", "did you mean 'bee'", "2 unknown", "ant, bee, cat"
     fails(ManifestError, build, "m.csv, row 3, column 'label'", *words)
-    build = manifest(tmp_path, "text,label\na,0\nb,-1\n", classes=["0", "1"])
+    build = manifest(tmp_path, "text,label\na,0\nb,-1\n", target=SingleLabel(classes=["0", "1"]))
     fails(ManifestError, build, "m.csv, row 3, column 'label'", "'-1'")
 
 
@@ -667,7 +671,7 @@ def test_I1_A1_a_file_damaged_later_is_named_with_its_row(tmp_path: Path) -> Non
     (tmp_path / "a.png").write_bytes(b"<html>404</html>")
     (tmp_path / "a.wav").write_bytes(b"<html>404</html>")
     content = "image,audio,label\n,a.wav,x\na.png,,y\n"
-    source = manifest(tmp_path, content, modalities={**IMAGE, "audio": "audio"})()
+    source = manifest(tmp_path, content, modalities={**IMAGE, "audio": "audio"}, allow_absent=True)()
     fails(SampleError, lambda: source.load("image", 1), "m.csv, row 3, column 'image'", "a.png", "HTML page")
     fails(SampleError, lambda: source.load("audio", 0), "m.csv, row 2, column 'audio'", "a.wav", "HTML page")
     (tmp_path / "a.png").unlink()
@@ -677,11 +681,6 @@ def test_I1_A1_a_file_damaged_later_is_named_with_its_row(tmp_path: Path) -> Non
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     for options, word in (
         ({"modalities": {}}, "modalities"),
-        ({"classes": ["x"]}, "classes"),
-        ({"classes": ["x", "y", "x"]}, "classes"),
-        ({"val_share": 0.6, "test_share": 0.4}, "test_share"),
-        ({"val_share": -0.1}, "test_share"),
-        ({"val_share": float("nan")}, "test_share"),
         ({"root": tmp_path / "nowhere"}, "root"),
     ):
         fails(ConfigError, manifest(tmp_path, ROWS, **options), word)  # type: ignore[arg-type]
@@ -692,3 +691,55 @@ def test_M17_a_name_with_control_characters_cannot_forge_a_log_line(tmp_path: Pa
     with pytest.raises(SampleError) as caught:
         build()
     assert not re.search(r"[\n\x1b]", str(caught.value))
+
+
+def test_M10_a_name_given_twice_is_refused_and_a_leak_is_counted(tmp_path: Path) -> None:
+    content = "sample_id,text,label\np1,a,x\np2,b,y\np1,c,x\np2,d,x\n"
+    build = manifest(tmp_path, content)
+    fails(ManifestError, build, "m.csv, row 4, column 'sample_id'", "'p1' of row 2 again", "2 names")
+    fails(ManifestError, manifest(tmp_path, "sample_id,text,label\n,a,x\np,b,y\n"), "row 2, column 'sample_id'")
+    (tmp_path / "a.png").write_bytes(b"something")
+    content = "image,text,label,split\na.png,p,x,train\na.png,q,y,test\na.png,r,y,val\n"
+    with pytest.warns(UserWarning, match=r"have the same image; 2 such cases"):
+        manifest(tmp_path, content, modalities={**IMAGE, **TEXT})()
+
+
+def test_names_of_samples_are_their_ids(tmp_path: Path) -> None:
+    before = manifest(tmp_path, "sample_id,text,label\np1,a,x\np2,b,y\n")().samples.sample_id
+    after = manifest(tmp_path, "sample_id,text,label\np2,other,y\np1,text,x\n")().samples.sample_id
+    assert before.tolist() == after.tolist()[::-1]
+
+
+def test_I3_a_checksum_column_decides(tmp_path: Path) -> None:
+    image = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    (tmp_path / "a.png").write_bytes(image)
+    right, wrong = hashlib.sha256(image).hexdigest(), hashlib.sha256(b"").hexdigest()
+    content = f"image,image_sha256,label\na.png,{right.upper()},x\na.png,{wrong},y\na.png,,y\n"
+    source = manifest(tmp_path, content, modalities=IMAGE, allow_absent=True)()
+    assert source.load("image", 0).shape == source.load("image", 2).shape == (4, 4, 3)
+    fails(SampleError, lambda: source.load("image", 1), "m.csv, row 3, column 'image'", right, wrong)
+
+
+def test_X4_a_modality_that_a_whole_split_lacks(tmp_path: Path) -> None:
+    content = "text,other,label,split\na,p,x,train\nb,,y,train\nc,,x,val\nd,,y,val\n"
+
+    class TwoTexts(ManifestSource):
+        def load(self, modality: str, row: int) -> Any:
+            return self.cell(modality, row)
+
+    (tmp_path / "m.csv").write_text(content)
+    modalities = {"text": "text", "two": "other"}
+    words = "1 of 2 train rows, 0 of 2 val rows", "allow_absent"
+    fails(ManifestError, lambda: TwoTexts(tmp_path / "m.csv", modalities), "modality 'two'", *words)
+    assert len(TwoTexts(tmp_path / "m.csv", modalities, allow_absent=True).samples) == 4
+
+
+def test_all_faults_of_a_table_are_told_at_once(tmp_path: Path) -> None:
+    content = "image,text,label,split,weight,domain\nno.png,a,z,train,1,d\n,,x,trian,-1,\n"
+    build = manifest(tmp_path, content, modalities={**IMAGE, **TEXT}, target=SingleLabel(classes=["x", "y"]))
+    with pytest.raises(ManifestError) as caught:
+        build()
+    errors = [caught.value, *caught.value.others]
+    assert "(4 more faults: lightning-distill doctor lists all)" in str(caught.value)
+    for word in ("at least one modality", "'no.png'", "'z'", "weight of 0 or more", "name of a domain"):
+        assert sum(word in f"{e.found} {e.expected}" for e in errors) == 1, word

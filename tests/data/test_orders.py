@@ -74,7 +74,7 @@ def test_settings_that_make_no_sense() -> None:
     with pytest.raises(ConfigError, match="did you mean 'b'"):
         data.setup("fit")
     unlabelled = VectorSource(unlabelled=range(28))
+    data = make_data(unlabelled, sampling=Shuffle(labelled_per_batch=2))
+    data.setup("fit")
     with pytest.raises(ConfigError, match="no labelled training sample"):
-        data = make_data(unlabelled, sampling=Shuffle(labelled_per_batch=2))
-        data.setup("fit")
         data.train_dataloader()

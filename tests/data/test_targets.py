@@ -75,7 +75,14 @@ def test_L4_multilabel_is_what_was_written(folder: Path, rows: list[set[str] | N
 
 @pytest.mark.parametrize(
     ("cell", "word"),
-    [("a|a", "twice"), ("a||b", "empty"), ("|a", "empty"), ("a| b", "blanks"), ("a|z", "'z'"), ("a|-", "'-'")],
+    [
+        ("a|a", "twice"),
+        ("a||b", "empty"),
+        ("|a", "empty"),
+        ("a| b", "blanks"),
+        ("a|z", "'z'"),
+        ("a|-", "'-'"),
+    ],
 )
 def test_L4_multilabel_faults(folder: Path, cell: str, word: str) -> None:
     error = fault(folder, MultiLabel("y", classes=["a", "b"]), "a|b", "", cell)
@@ -96,7 +103,9 @@ def test_numbers_are_read_to_the_last_bit(folder: Path, numbers: list[float]) ->
     assert np.array_equal(values[:, 0], np.float32(numbers))
 
 
-@pytest.mark.parametrize("cell", ["nan", "NaN", "inf", "-Infinity", "1e99", "abc", "1,5", "1_000", "0x1p3", "1 2", "."])
+@pytest.mark.parametrize(
+    "cell", ["nan", "NaN", "inf", "-Infinity", "1e99", "abc", "1,5", "1_000", "0x1p3", "1 2", "."]
+)
 def test_L5_what_is_no_finite_number(folder: Path, cell: str) -> None:
     error = fault(folder, RegressionTarget(["y"]), "1", "", cell)
     assert error.where.endswith("row 4, column 'y'")

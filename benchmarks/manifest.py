@@ -1,9 +1,10 @@
 """A manifest of a million rows: how long it takes to open, and what each worker process adds.
 
-A CSV of about 110 MB with four text columns is written to a temporary folder and read once. Then opening it again
-takes turns with reading the same file by pyarrow (median of the rounds). Workers are forked, as a DataLoader
-forks them, and read every 10th row of the training split through the data set; what a worker adds is the growth
-of its private memory (`Private_Dirty` of /proc/self/smaps_rollup) over a worker that reads one batch only.
+A CSV of about 110 MB with four text columns is written to a temporary folder and read once. Then opening it
+again takes turns with reading the same file by pyarrow (median of the rounds). Workers are forked, as a
+DataLoader forks them, and read rows all over the training split through the data set, every 10th of them; what
+a worker adds is the growth of its private memory (`Private_Dirty` of /proc/self/smaps_rollup) over a worker that
+reads one batch only.
 
     python benchmarks/manifest.py --out benchmarks/results
 
@@ -37,6 +38,7 @@ class TwoTexts(ManifestSource):
     """Reads two columns of text."""
 
     def load(self, modality: str, row: int) -> Any:
+        """The cell itself."""
         return self.cell(modality, row)
 
 
@@ -102,6 +104,7 @@ def growth(path: Path, rows: int) -> float:
         receiver, sender = context.Pipe(duplex=False)
         worker = context.Process(target=_scan, args=(dataset, step, sender))
         worker.start()
+        sender.close()  # so that a worker that fails ends the wait
         dirty.append(receiver.recv())
         worker.join()
     return max(0.0, (dirty[1] - dirty[0]) / rows)

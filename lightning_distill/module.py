@@ -98,8 +98,8 @@ class DistillationModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Check that data, student and teacher agree on classes, targets and preprocessing."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        checks.classes_fit(self.student, self.teacher, getattr(datamodule, "classes", None))
         checks.target_fits(self.task, datamodule, self.student.num_classes)
+        checks.classes_fit(self.student, self.teacher, getattr(datamodule, "classes", None))
         checks.preprocessing_fits(self.student, self.teacher, datamodule)
         if stage == "fit":
             self.student.preprocessing = parity.recorded(self.student, datamodule)

@@ -113,6 +113,7 @@ class DistillationCLI(LightningCLI):
         """Settle the run folder and the checkpoint before anything is made."""
         options = self.options
         check_there(options.ckpt_path)
+        _follow_task(options)
         if self.command == "fit":
             self._settle_fit(options)
             return
@@ -165,13 +166,14 @@ class DistillationCLI(LightningCLI):
         if self.command == "fit" and self.folder is not None:
             loggers = loggers_of_run(loggers, self.folder.path, self.folder.wandb_id())
             callbacks += self._fit_callbacks(given, self.folder, callbacks, loggers)
-            kwargs.setdefault("default_root_dir", given.trainer.default_root_dir or str(self.folder.path))
         elif isinstance(loggers, bool) or loggers is None:
             loggers = False
         if self.command != "fit" and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
             kwargs.setdefault("enable_checkpointing", False)
         if self.command == "predict":
             callbacks.append(self._predictions)
+        if self.folder is not None:
+            kwargs.setdefault("default_root_dir", given.trainer.default_root_dir or str(self.folder.path))
         return super().instantiate_trainer(callbacks=callbacks, logger=loggers, **kwargs)
 
     def _fit_callbacks(
@@ -247,3 +249,14 @@ class DistillationCLI(LightningCLI):
         for line in sync:
             print(f"upload the log: {line}")
         print(f"next: lightning-distill test --run {self.folder}")
+
+
+def _follow_task(options: Namespace) -> None:
+    """What is monitored unless it is told otherwise is a metric of classification; other tasks have others."""
+    task = (options.model.get("init_args") or {}).get("task")
+    if not isinstance(task, Namespace):
+        return
+    metric, mode = names.load(task.class_path).monitor
+    for part in (options.early_stopping, options.checkpoint):
+        if {"monitor": part.monitor, "mode": part.mode} == _MONITOR:
+            part.monitor, part.mode = f"val/{metric}", mode

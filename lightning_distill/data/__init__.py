@@ -12,15 +12,22 @@ from lightning_distill.data.combinations import (
     TextDataModule,
 )
 from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.folder import FolderSource
+from lightning_distill.data.frame import FrameSource
+from lightning_distill.data.hugging_face import HuggingFaceSource
+from lightning_distill.data.hugging_face_stream import HuggingFaceStream
 from lightning_distill.data.image import ImageProcessor, decode_image, read_image
 from lightning_distill.data.image_views import ImageViews
 from lightning_distill.data.manifest import ManifestSource
 from lightning_distill.data.orders import ClassBalanced, ModalityPaired, Sampling, Shuffle
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
+from lightning_distill.data.shards import ShardSource
 from lightning_distill.data.source import DataSource, SampleTable, Waveform
 from lightning_distill.data.spec_augment import SpecAugment
 from lightning_distill.data.splits import ColumnSplit, GroupSplit, RandomSplit, Splitter, StratifiedSplit
+from lightning_distill.data.stream import StreamSample, StreamSource
+from lightning_distill.data.stream_dataset import StreamDataset
 from lightning_distill.data.table_source import ManifestColumns, TableLayout, TableSource
 from lightning_distill.data.targets import MultiLabel, RegressionTarget, SingleLabel, Target
 from lightning_distill.data.text import ByteTextProcessor, TextProcessor
@@ -34,7 +41,11 @@ __all__ = [
     "ClassBalanced",
     "ColumnSplit",
     "DataSource",
+    "FolderSource",
+    "FrameSource",
     "GroupSplit",
+    "HuggingFaceSource",
+    "HuggingFaceStream",
     "ImageAudioDataModule",
     "ImageDataModule",
     "ImageProcessor",
@@ -52,11 +63,15 @@ __all__ = [
     "RegressionTarget",
     "SampleTable",
     "Sampling",
+    "ShardSource",
     "Shuffle",
     "SingleLabel",
     "SpecAugment",
     "Splitter",
     "StratifiedSplit",
+    "StreamDataset",
+    "StreamSample",
+    "StreamSource",
     "TableLayout",
     "TableSource",
     "Target",

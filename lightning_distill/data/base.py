@@ -11,12 +11,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 
 from lightning_distill.data.bad_samples import RECORD, BadSampleLog
-from lightning_distill.data.dataset import MultimodalDataset, Reading
-from lightning_distill.data.loader import BatchLoader
+from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.loader import BatchLoader, batch_loader
 from lightning_distill.data.orders import Sampling, Shuffle
 from lightning_distill.data.processor import Processor
+from lightning_distill.data.reading import Reading
 from lightning_distill.data.sampling import BatchSampler, Plan
 from lightning_distill.data.source import SPLITS, DataSource
+from lightning_distill.data.stream import StreamSource, check_stream_settings
+from lightning_distill.data.stream_dataset import StreamDataset, StreamSampler
 from lightning_distill.errors import CheckpointError, ConfigError, ManifestError, nearest
 from lightning_distill.randomness import default_seed
 
@@ -32,7 +35,8 @@ class MultimodalDataModule(LightningDataModule):
     (seed, epoch, sample), where the seed is the one given to `seed_everything`.
 
     Args:
-        source: Where the samples come from.
+        source: Where the samples come from. Of a stream no more is known than what comes next: it takes no
+            `in_memory`, no other `sampling` and no substitutes.
         processors: modality -> preprocessing.
         batch_size: Samples a batch and device.
         num_workers: Worker processes a loader.
@@ -53,7 +57,7 @@ class MultimodalDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: DataSource,
+        source: DataSource | StreamSource,
         processors: dict[str, Processor],
         batch_size: int = 64,
         num_workers: int = 0,
@@ -81,9 +85,25 @@ class MultimodalDataModule(LightningDataModule):
         """Names of the classes, in the order of the class indices."""
         return self.source.classes
 
+    @property
+    def indexed(self) -> DataSource:
+        """The source.
+
+        Raises:
+            ConfigError: If it is a stream.
+        """
+        if isinstance(self.source, DataSource):
+            return self.source
+        raise ConfigError(
+            where=f"{type(self).__name__}.source",
+            found=f"{type(self.source).__name__}, a stream",
+            expected="a source whose samples are all known",
+            fix="use one that can be indexed, such as HuggingFaceSource",
+        )
+
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of the source that a split uses: those with a modality the student reads."""
-        table = self.source.samples
+        table = self.indexed.samples
         rows = table.rows_of(split)
         rows = rows[np.logical_or.reduce([table.present[m][rows] for m in self.processors])]
         return rows[self.sampling.usable(table, rows)] if split == "train" else rows
@@ -93,40 +113,45 @@ class MultimodalDataModule(LightningDataModule):
         if split not in self._datasets:
             rows = self.rows(split)
             if not len(rows):
-                raise ManifestError(
-                    where=f"{type(self).__name__}, split {split!r}",
-                    found=f"0 usable rows of {len(self.source.samples)}",
-                    expected="at least one",
-                    fix="check the split column, the labels and the modalities of those rows",
-                )
-            reading = Reading(
-                self.processors,
-                self.teacher_processors,
-                self.seed,
-                split,
-                self.in_memory,
-                self.on_bad_sample == "substitute",
-            )
-            self._datasets[split] = self.make_dataset(rows, reading)
+                raise self._empty(split, f"0 usable rows of {len(self.indexed.samples)}")
+            self._datasets[split] = self.make_dataset(rows, self._reading(split))
         return self._datasets[split]
 
     def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
         """Batches of these rows; the place to change them in a subclass."""
-        return MultimodalDataset(self.source, rows, reading)
+        return MultimodalDataset(self.indexed, rows, reading)
+
+    def _reading(self, split: str) -> Reading:
+        substitute = self.on_bad_sample == "substitute"
+        theirs = self.teacher_processors
+        return Reading(self.processors, theirs, self.seed, split, self.in_memory, substitute)
+
+    def _empty(self, split: str, found: str) -> ManifestError:
+        return ManifestError(
+            where=f"{type(self).__name__}, split {split!r}",
+            found=found,
+            expected="at least one",
+            fix="check the split column, the labels and the modalities of those rows",
+        )
 
     def setup(self, stage: str) -> None:
         """Build the data sets of a stage, and say what is in them."""
         for processor in (*self.processors.values(), *self.teacher_processors.values()):
             processor.check()
         for split in _NEEDED.get(stage, ("test",)):
-            self.dataset(split)
+            if not isinstance(self.source, StreamSource):
+                self.dataset(split)
+            elif split not in self.source.splits:
+                raise self._empty(split, f"a stream of {', '.join(self.source.splits) or 'nothing'}")
         if stage == "fit":
             for line in self.report():
                 rank_zero_info(line)
 
     def report(self) -> list[str]:
         """One line a split: how many samples have which modalities, and how many have a label."""
-        table, lines = self.source.samples, []
+        if isinstance(self.source, StreamSource):
+            return [f"{split}: a stream" for split in self.source.splits]
+        table, lines = self.indexed.samples, []
         for split in SPLITS:
             rows = self.rows(split)
             if len(rows):
@@ -140,8 +165,14 @@ class MultimodalDataModule(LightningDataModule):
 
     def _loader(self, split: str) -> BatchLoader:
         trainer: Any = self.trainer
-        train, data = split == "train", self.dataset(split)
+        train = split == "train"
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        first = _resume_point(trainer) if trainer and train else (0, 0)
+        if isinstance(self.source, StreamSource):
+            order = StreamSampler(self.batch_size, train, rank, world_size, first)
+            stream = StreamDataset(self.source, self._reading(split))
+            return batch_loader(stream, order, self.num_workers, BadSampleLog(0, None))
+        data = self.dataset(split)
         if len(data) < world_size:
             raise ManifestError(
                 where=f"{type(self).__name__}, split {split!r}",
@@ -149,7 +180,6 @@ class MultimodalDataModule(LightningDataModule):
                 expected="at least one for each",
                 fix=f"use {len(data)} devices or fewer, or more data",
             )
-        table = self.source.samples
         sampler = BatchSampler(
             len(data),
             self.batch_size,
@@ -157,12 +187,14 @@ class MultimodalDataModule(LightningDataModule):
             train,
             rank,
             world_size,
-            first=_resume_point(trainer) if trainer and train else (0, 0),
-            plan=self.sampling.plan(table, data.rows) if train else Plan(),
+            first=first,
+            plan=self.sampling.plan(self.indexed.samples, data.rows.astype(np.int64, copy=False))
+            if train
+            else Plan(),
         )
         name = RECORD if rank == 0 else RECORD.replace(".", f".rank{rank}.")
         path = Path(trainer.default_root_dir, name) if trainer else None
-        return BatchLoader(data, sampler, self.num_workers, BadSampleLog(len(data) // world_size, path))
+        return batch_loader(data, sampler, self.num_workers, BadSampleLog(len(data) // world_size, path))
 
     def train_dataloader(self) -> BatchLoader:
         """Batches to train on."""
@@ -193,7 +225,7 @@ class MultimodalDataModule(LightningDataModule):
             CheckpointError: If the samples have changed since the checkpoint.
         """
         then, now = state_dict.get("fingerprint"), self.source.fingerprint
-        if getattr(self.trainer, "training", False) and then not in (None, now):
+        if getattr(self.trainer, "training", False) and then not in (None, "", now):
             raise CheckpointError(
                 where=f"{type(self).__name__}.source",
                 found=f"data that have changed since the checkpoint was made: {then} then, {now} now",
@@ -228,6 +260,8 @@ class MultimodalDataModule(LightningDataModule):
                     where=f"{name}.{setting}", found=value, expected=f"{least} or more", fix=f"try {least}"
                 )
         self._check_views()
+        if isinstance(self.source, StreamSource):
+            check_stream_settings(name, self.in_memory, self.sampling, self.on_bad_sample)
 
     def _check_views(self) -> None:
         for modality, theirs in self.teacher_processors.items():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from lightning_distill.data.bad_samples import BadSample, Substituted
+from lightning_distill.data.bad_samples import BadSample, BadSampleLog, Substituted
 from lightning_distill.data.reading import Facts, Part, Reading, told_when
 from lightning_distill.data.sampling import BatchKey
 from lightning_distill.data.source import DataSource
@@ -37,6 +37,8 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
         self.rows = rows.astype(np.int32) if len(source.samples) < 2**31 else rows
         self.watch: Tensor | None = None
         """int64 "worker", shared memory: the row each worker is reading, so that a dead one can be asked."""
+        self.log: BadSampleLog | None = None
+        """Where bad samples are recorded."""
         self.records: tuple[BadSample, ...] = ()
         """Bad samples met while everything was read into memory."""
         self._memory: dict[Part, Inputs] = {}

@@ -161,16 +161,16 @@ class ImageProcessor(Processor):
     def _resized(self, raw: Any) -> Any:
         import cv2
 
-        size, sides = self.size, raw.shape[1::-1]
-        if max(sides) > 2 * size:
+        size, (height, width) = self.size, raw.shape[:2]
+        if max(height, width) > 2 * size:
             # Each side on its own: OpenCV averages areas only where both shrink.
-            inner = min(sides[0], size), min(sides[1], size)
-            steps = (inner, cv2.INTER_AREA), ((size, size), cv2.INTER_LINEAR)
+            first, last = cv2.INTER_AREA, cv2.INTER_LINEAR
+            between = min(width, size), min(height, size)
         else:
-            # Twice the size and then halved: areas of whole pixels are averaged faster than fractions of them.
-            twice = tuple(2 * size if side > size else size for side in sides)
-            steps = (twice, cv2.INTER_LINEAR), ((size, size), cv2.INTER_AREA)
-        for wanted, how in steps:
+            # To twice the size, then halved: areas of whole pixels are averaged faster than fractions.
+            first, last = cv2.INTER_LINEAR, cv2.INTER_AREA
+            between = size * (1 + (width > size)), size * (1 + (height > size))
+        for wanted, how in ((between, first), ((size, size), last)):
             if raw.shape[1::-1] != wanted:
                 raw = cv2.resize(raw, wanted, interpolation=how)
         return raw

@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader
 from lightning_distill.data.bad_samples import BadSampleLog, Substituted
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.sampling import BatchSampler
+from lightning_distill.data.stream_dataset import StreamDataset, StreamEnd, StreamSampler
 from lightning_distill.errors import DistillError, WorkerError
 from lightning_distill.structures import Batch
 
 
-class BatchLoader(DataLoader[Batch | DistillError | Substituted]):
+class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
     """A DataLoader whose items are whole batches.
 
     It asks its sampler, and starts its workers, at the first batch: Lightning calls `iter` before it has told
@@ -23,40 +24,23 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted]):
     fields; torch would make a RuntimeError of its traceback. Of a worker that died, or does not answer, it is
     said which samples it was reading.
 
-    Args:
-        dataset: The samples.
-        sampler: Which of them make which batch.
-        num_workers: Processes that read; 0 reads in this one.
-        log: Where bad samples are recorded.
+    Made by `batch_loader`; the constructor is DataLoader's own, since Lightning makes a loader anew to predict.
     """
 
     patience: ClassVar[float] = 600.0
     """Seconds after which a worker that has not answered is given up."""
 
-    def __init__(
-        self, dataset: MultimodalDataset, sampler: BatchSampler, num_workers: int, log: BadSampleLog
-    ) -> None:
-        if num_workers:
-            dataset.watch = torch.full((num_workers,), -1, dtype=torch.int64).share_memory_()
-        super().__init__(
-            dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            timeout=self.patience if num_workers else 0,
-            worker_init_fn=_one_thread,
-        )
-        self.log = log
-        log.add(dataset.records)
-
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        data: Any = self.dataset
         try:
             for batch in super().__iter__():
                 if isinstance(batch, DistillError):
                     raise batch
+                if isinstance(batch, StreamEnd):
+                    break
                 if isinstance(batch, Substituted):
-                    self.log.add(batch.records)
+                    if data.log is not None:
+                        data.log.add(batch.records)
                     batch = batch.batch
                 yield batch
         except RuntimeError as error:
@@ -67,7 +51,7 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted]):
     def _lost(self, error: RuntimeError) -> WorkerError:
         """What a worker was reading when it was lost."""
         data = self.dataset
-        assert isinstance(data, MultimodalDataset)
+        assert isinstance(data, MultimodalDataset | StreamDataset)
         assert data.watch is not None
         rows = [
             f"worker {at}: {data.source.describe(row)}"
@@ -91,6 +75,38 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing to load."""
+
+
+def batch_loader(
+    dataset: MultimodalDataset | StreamDataset,
+    sampler: BatchSampler | StreamSampler,
+    num_workers: int,
+    log: BadSampleLog,
+) -> BatchLoader:
+    """A loader of whole batches.
+
+    Args:
+        dataset: The samples.
+        sampler: Which of them make which batch.
+        num_workers: Processes that read; 0 reads in this one.
+        log: Where bad samples are recorded.
+
+    Raises:
+        SampleError: If too many were bad when the data set was read into memory.
+    """
+    if num_workers:
+        dataset.watch = torch.full((num_workers,), -1, dtype=torch.int64).share_memory_()
+    dataset.log = log
+    log.add(dataset.records)
+    return BatchLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        timeout=BatchLoader.patience if num_workers else 0,
+        worker_init_fn=_one_thread,
+    )
 
 
 def _one_thread(worker: int) -> None:

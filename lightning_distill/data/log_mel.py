@@ -12,6 +12,8 @@ from torch import Tensor
 
 _FLOOR: Final = 1e-10
 _BLOCKS: Final = 4
+_AT_ONCE: Final = 16
+"""Clips whose frames stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class LogMel:
         Args:
             clips: float32 "batch time", no shorter than the window.
         """
+        return torch.cat([self._of(few) for few in clips.split(_AT_ONCE)])
+
+    def _of(self, clips: Tensor) -> Tensor:
         reach = self.window // 2
         ends = clips[:, 1 : reach + 1].flip(1), clips[:, clips.shape[1] - reach - 1 : -1].flip(1)
         frames = torch.cat([ends[0], clips, ends[1]], dim=1).unfold(1, self.window, self.hop)

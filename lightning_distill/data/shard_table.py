@@ -13,7 +13,7 @@ from lightning_distill.data.content_source import PlacedTable, content_digest
 from lightning_distill.data.index import Index, extended
 from lightning_distill.data.shard_members import Member, ShardSample, scan
 from lightning_distill.data.table_jsonl import read_object, text_of
-from lightning_distill.data.table_source import TableLayout, index_table
+from lightning_distill.data.table_source import CHECKSUM, TableLayout, index_table
 from lightning_distill.errors import ManifestError, SampleError, nearest
 
 LONGEST_TEXT: Final = 1 << 20
@@ -101,7 +101,8 @@ def _columns(rows: Sequence[Row], layout: TableLayout, kept: frozenset[str], rea
     """The columns that are there, each as text; raises if one that must be there is not."""
     import pyarrow as pa
 
-    wanted = list(dict.fromkeys([*layout.required, *layout.optional]))
+    optional = [column for column in layout.optional if not column.endswith(CHECKSUM)]
+    wanted = list(dict.fromkeys([*layout.required, *optional]))
     cells: dict[str, list[str | None]] = {column: [] for column in wanted}
     keys: set[str] = set()
     for row in rows:

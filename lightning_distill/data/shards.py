@@ -32,8 +32,8 @@ class ShardSource(ContentSource):
 
     The members with the same name up to the first dot after the last slash are a sample: `a/17.jpg`,
     `a/17.cls` and `a/17.json`. A column is an extension (several are tried in order: "jpg;png"), or a key of
-    the member `json`, or `__key__` (name of the sample) or `__url__` (name of the shard). An image or sound of
-    size 0 and a text that is no UTF-8 are errors; a missing or empty text is absent. Members that are not
+    the member `json`, or `__key__` (name of the sample) or `__url__` (name of the shard). An image or sound
+    of size 0 and a text that is no UTF-8 are errors; a missing or empty text is absent. Members that are not
     named are not opened. When shards are first opened every image and sound is read once, for its content id.
 
     Args:

@@ -81,6 +81,31 @@ def read_table(path: Path, required: Iterable[str], optional: Iterable[str] = ()
             is longer than `LONGEST_CELL`.
     """
     data = read_bytes(path, path, ManifestError)
+    found, line = _reader(path)(path, data, partial(_choose, path, list(required), list(optional)))
+    del data  # the columns take as much again
+    return _clean(path, found, line)
+
+
+def column_names(path: Path) -> list[str]:
+    """Names of all columns of a file, in its order, each once.
+
+    Args:
+        path: As for `read_table`.
+
+    Raises:
+        ManifestError: If the file cannot be read.
+    """
+    found: list[str] = []
+
+    def take_none(names: list[str]) -> list[str]:
+        found.extend(names)
+        return []
+
+    _reader(path)(path, read_bytes(path, path, ManifestError), take_none)
+    return list(dict.fromkeys(found))
+
+
+def _reader(path: Path) -> _Reader:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ManifestError(
@@ -89,9 +114,7 @@ def read_table(path: Path, required: Iterable[str], optional: Iterable[str] = ()
             expected=f"a table that ends in {', '.join(_READERS)}",
             fix="save the table as one of these",
         )
-    found, line = read(path, data, partial(_choose, path, list(required), list(optional)))
-    del data  # the columns take as much again
-    return _clean(path, found, line)
+    return read
 
 
 def table_of(frame: Any, required: Iterable[str], optional: Iterable[str] = ()) -> TextTable:

@@ -19,6 +19,8 @@ class Task(ABC):
     """Whether each sample has one of the outputs as its class, so that a softmax over them makes sense."""
     agreement_name: ClassVar[str] = "agreement"
     """What `agreement` is called where it is logged."""
+    monitor: ClassVar[tuple[str, str]] = ("loss", "min")
+    """The validation metric that tells which epoch is best, and whether it is to be "min" or "max"."""
 
     @abstractmethod
     def check(self, target: Tensor, num_outputs: int) -> None:

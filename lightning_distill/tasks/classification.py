@@ -52,6 +52,7 @@ class Classification(Task):
     """
 
     exclusive: ClassVar[bool] = True
+    monitor: ClassVar[tuple[str, str]] = ("accuracy", "max")
 
     def check(self, target: Tensor, num_outputs: int) -> None:
         """Targets are class indices; there are two classes or more."""

@@ -91,6 +91,7 @@ class Multilabel(Task):
     """
 
     exclusive: ClassVar[bool] = False
+    monitor: ClassVar[tuple[str, str]] = ("macro_f1", "max")
 
     def check(self, target: Tensor, num_outputs: int) -> None:
         """Targets are int8 "batch classes"."""

@@ -109,6 +109,7 @@ class Regression(Task):
 
     exclusive: ClassVar[bool] = False
     agreement_name: ClassVar[str] = "teacher_mae"
+    monitor: ClassVar[tuple[str, str]] = ("mae", "min")
 
     def check(self, target: Tensor, num_outputs: int) -> None:
         """Targets are float "batch outputs"."""

@@ -36,6 +36,15 @@ def test_two_ranks_share_the_work(tmp_path: Path) -> None:
     assert {"val/task", "val/kd", "val/accuracy", "val/agreement"} <= set(first["metrics"])
 
 
+@pytest.mark.parametrize("size", [2, 7])
+def test_every_validation_sample_is_counted_once(tmp_path: Path, size: int) -> None:
+    """With 7 samples in batches of two one rank has four samples, the other three."""
+    first, second = run(tmp_path, f"uneven{size}")
+    assert sorted(first["validated"] + second["validated"]) == sorted([*range(5028, 5028 + size)] * 2)
+    assert first["metrics"] == second["metrics"]
+    assert first["metrics"]["val/accuracy"] == pytest.approx(first["accuracy"], abs=1e-6)
+
+
 def test_X3_a_batch_without_a_modality_on_one_rank_holds_nobody_up(tmp_path: Path) -> None:
     first, second = run(tmp_path, "modalities")
     assert first["steps"] == second["steps"] == 14

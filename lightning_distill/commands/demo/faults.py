@@ -62,7 +62,7 @@ class BrokenSamples(MultimodalDataModule):
 
     def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
         """The split, broken if it is trained on."""
-        return (_Broken if reading.train else MultimodalDataset)(self.source, rows, reading)
+        return (_Broken if reading.train else MultimodalDataset)(self.indexed, rows, reading)
 
 
 class CorruptedInputs(MultimodalDataModule):
@@ -70,4 +70,4 @@ class CorruptedInputs(MultimodalDataModule):
 
     def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
         """The split, corrupted."""
-        return _Corrupted(self.source, rows, reading)
+        return _Corrupted(self.indexed, rows, reading)

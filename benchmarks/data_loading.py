@@ -185,9 +185,7 @@ def packaged_tokenizer() -> str | None:
 
 def read_texts(folder: Path, count: int = 1920) -> list[str]:
     with open(folder / "digits" / "number_sentences_en.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    name = max(rows[0], key=lambda column: len(rows[0][column]))
-    texts = [row[name] for row in rows]
+        texts = [row["text"] for row in csv.DictReader(file)]
     return (texts * (count // len(texts) + 1))[:count]
 
 

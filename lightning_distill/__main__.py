@@ -18,10 +18,14 @@ _TRAINER: Final = {
     "predict": "write predictions as Parquet",
 }
 _OTHERS: Final = {
+    "init": "look at your data and write a config for them",
+    "doctor": "check a config and its data before training",
     "evaluate": "metrics for every subset of a student's modalities",
     "demo": "a complete example on data that come with the package",
 }
 _MODULES: Final = {
+    "init": "lightning_distill.commands.init",
+    "doctor": "lightning_distill.cli.doctor",
     "evaluate": "lightning_distill.commands.evaluate",
     "demo": "lightning_distill.commands.demo",
 }

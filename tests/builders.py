@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_distill.data import DataSource, MultimodalDataModule, Processor, SampleTable
+from lightning_distill.data import DataSource, MultimodalDataModule, Processor, SampleTable, StreamSource
 from lightning_distill.encoders import Encoder
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import View, uniform
@@ -150,7 +150,7 @@ class VectorProcessor(Processor):
 
 
 def make_data(
-    source: DataSource | None = None, batch_size: int = 8, num_workers: int = 0, **options: Any
+    source: DataSource | StreamSource | None = None, batch_size: int = 8, num_workers: int = 0, **options: Any
 ) -> MultimodalDataModule:
     """A DataModule over a `VectorSource`."""
     processors: dict[str, Processor] = {m: VectorProcessor(dim) for m, dim in DIMS.items()}

@@ -49,7 +49,8 @@ class Complaint:
         self.text = re.sub(r"(Given value( type)?|Subtypes): .*", "", text)
         self.keys, self.words = keys, words
         self.path = re.findall(r'Parser key "(.+?)"', self.text)
-        self.classes = re.findall(r"Problem with given class_path '(.+?)'", self.text)
+        # A union says the same of each of its members.
+        self.classes = list(dict.fromkeys(re.findall(r"Problem with given class_path '(.+?)'", self.text)))
 
     def as_error(self) -> ConfigError:
         """The first reading that fits."""

@@ -287,6 +287,7 @@ class MultimodalDataModule(LightningDataModule):
 def _resume_point(trainer: Any) -> tuple[int, int]:
     """Epoch and batch to go on with: Lightning counts the batches of a checkpoint, but does not skip them."""
     loop = trainer.fit_loop
-    epoch = loop.epoch_progress.current
-    unfinished = loop.restarting and epoch.started > epoch.processed
-    return epoch.processed, loop.epoch_loop.batch_progress.current.processed if unfinished else 0
+    epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    if not (loop.restarting and epoch.started > epoch.processed):
+        return epoch.processed, 0
+    return (epoch.processed + 1, 0) if batch.is_last_batch else (epoch.processed, batch.current.processed)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lightning_distill.data.bad_samples import BadSampleLog, Substituted
 from lightning_distill.data.dataset import MultimodalDataset
@@ -43,10 +44,21 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
                         data.log.add(batch.records)
                     batch = batch.batch
                 yield batch
+        except DistillError:
+            self._stop_workers()
+            raise
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
-            raise self._lost(error) from error
+            lost = self._lost(error)
+            self._stop_workers()
+            raise lost from error
+
+    def _stop_workers(self) -> None:
+        # Now, while they listen: when the garbage collector does it, it waits 5 s for each.
+        workers, self._iterator = self._iterator, None
+        if isinstance(workers, _MultiProcessingDataLoaderIter):
+            workers._shutdown_workers()
 
     def _lost(self, error: RuntimeError) -> WorkerError:
         """What a worker was reading when it was lost."""

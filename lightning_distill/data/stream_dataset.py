@@ -68,11 +68,12 @@ class StreamSampler(DistributedSampler[StreamKey]):
         raise TypeError("how many batches a stream has is not known")
 
     def __iter__(self) -> Iterator[StreamKey]:
-        size, world = self.batch_size, self.world_size
-        for number in count(self.first[1] if self.epoch == self.first[0] else 0):
+        # Lightning asks for a batch in advance, and may tell another epoch before it asks for the next.
+        epoch, size, world = self.epoch, self.batch_size, self.world_size
+        for number in count(self.first[1] if epoch == self.first[0] else 0):
             start = (number * world + self.rank) * size
             needed = (number + 1) * world * size if self.train else start + 1
-            yield StreamKey(self.epoch, number, start, start + size, needed)
+            yield StreamKey(epoch, number, start, start + size, needed)
 
 
 @dataclass

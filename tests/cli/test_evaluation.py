@@ -34,7 +34,8 @@ def test_a_checkpoint_of_a_run_brings_its_config(trained: Project, caplog: pytes
 
 
 def test_settings_of_a_run_can_be_changed(trained: Project) -> None:
-    assert trained.run("test", "--run", "a", "--data.source.val_share", "0.2", "--data.batch_size", "3") == 0
+    allowed = ("--data.source.allow_absent", "true")
+    assert trained.run("test", "--run", "a", *allowed, "--data.batch_size", "3") == 0, trained.err
     assert "did you mean 'batch_size'" in trained.fails("test", "--run", "a", "--data.batchsize", "3")
 
 

@@ -51,7 +51,8 @@ def test_version_and_help(project: Project) -> None:
     assert project.out.strip() == f"lightning-distill {lightning_distill.__version__}"
     for words in ([], ["--help"]):
         assert project.run(*words) == 0
-        assert all(word in project.out for word in ("fit", "validate", "test", "predict", "evaluate", "demo"))
+        words = ("fit", "validate", "test", "predict", "init", "doctor", "evaluate", "demo")
+        assert all(f"  {word} " in project.out for word in words)
 
 
 def test_help_of_a_command(project: Project) -> None:
@@ -62,7 +63,7 @@ def test_help_of_a_command(project: Project) -> None:
 
 @pytest.mark.parametrize("word", ["fti", "--config", "training"])
 def test_unknown_command(project: Project, word: str) -> None:
-    assert "fit, validate, test, predict, evaluate, demo" in project.fails(word)
+    assert "fit, validate, test, predict, init, doctor, evaluate, demo" in project.fails(word)
 
 
 def test_debug_shows_the_traceback(project: Project) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_distill.data import AudioProcessor, Waveform, read_audio
+from lightning_distill.data.audio import decode_audio
+from lightning_distill.data.spec_augment import SpecAugment
 from lightning_distill.errors import ConfigError, SampleError
+from lightning_distill.randomness import uniform
 
 RATE = 8000
 TONE = (0.5 * np.sin(np.arange(RATE) / 10)).astype(np.float32)
@@ -51,11 +57,11 @@ def test_every_format_is_read(tmp_path: Path, kind: str, subtype: str) -> None:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
-def test_every_depth_is_scaled_to_one(tmp_path: Path, subtype: str) -> None:
+def test_a3_every_depth_is_scaled_to_one(tmp_path: Path, subtype: str) -> None:
     assert np.abs(read(tmp_path, encoded(TONE, subtype=subtype)).samples - TONE).max() < 0.02
 
 
-def test_channels_are_averaged(tmp_path: Path) -> None:
+def test_a3_channels_are_averaged(tmp_path: Path) -> None:
     left = np.full(300_000, 0.5)
     stereo = np.stack([left, -0.25 * np.ones_like(left)], axis=1)
     samples = read(tmp_path, encoded(stereo, subtype="FLOAT")).samples
@@ -63,12 +69,12 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     assert (samples == 0.125).all()
 
 
-def test_overshoot_of_floating_point_files_is_kept(tmp_path: Path) -> None:
+def test_a3_overshoot_of_floating_point_files_is_kept(tmp_path: Path) -> None:
     assert read(tmp_path, encoded(3 * TONE, subtype="FLOAT")).samples.max() > 1.4
 
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS)
-def test_truncated_anywhere_is_refused(tmp_path: Path, kind: str, subtype: str) -> None:
+def test_a1_truncated_anywhere_is_refused(tmp_path: Path, kind: str, subtype: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE)
     data = encoded(noise, kind, subtype)
     read(tmp_path, data)
@@ -104,11 +110,11 @@ def test_chunks_before_the_samples_are_passed(tmp_path: Path) -> None:
         (b"ID3\x04", "sound.bin"),
     ],
 )
-def test_what_is_no_sound_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
+def test_a1_what_is_no_sound_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
     refused(tmp_path, data, words)
 
 
-def test_no_samples_and_samples_that_are_not_finite(tmp_path: Path) -> None:
+def test_a4_no_samples_and_samples_that_are_not_finite(tmp_path: Path) -> None:
     refused(tmp_path, encoded(np.empty(0)), "0 frames")
     for value in (np.nan, np.inf, -np.inf):
         broken = TONE.copy()
@@ -123,8 +129,8 @@ def flac_that_claims(frames: int) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("frames", [2**36 - 1, 10**8, RATE + 1])
-def test_frames_a_header_only_claims_cost_no_memory(tmp_path: Path, frames: int) -> None:
+@pytest.mark.parametrize("frames", [2**36 - 1, 10 * 3600 * 16_000, 10**8, RATE + 1])
+def test_a2_frames_a_header_only_claims_cost_no_memory(tmp_path: Path, frames: int) -> None:
     data = flac_that_claims(frames)
     tracemalloc.start()
     refused(tmp_path, data)
@@ -132,7 +138,7 @@ def test_frames_a_header_only_claims_cost_no_memory(tmp_path: Path, frames: int)
     tracemalloc.stop()
 
 
-def test_rates_that_make_no_sense(tmp_path: Path) -> None:
+def test_a3_rates_that_make_no_sense(tmp_path: Path) -> None:
     for rate, word in ((0, "sound.bin"), (2**31 - 1, "2147483647 Hz")):
         data = bytearray(encoded(TONE))
         data[24:28] = struct.pack("<I", rate)
@@ -154,6 +160,54 @@ def test_flipped_bits_are_refused_or_read(tmp_path: Path, kind: str, subtype: st
         assert np.isfinite(samples).all()
 
 
+@pytest.mark.parametrize(("kind", "subtype"), KINDS)
+def test_a1_mutated_bytes_are_refused_or_read(kind: str, subtype: str) -> None:
+    rng = np.random.default_rng(2)
+    for damaged in mutations(encoded(TONE, kind, subtype), rng, 60):
+        with suppress(SampleError):
+            sound = decode_audio(damaged, "row 7", "sound.bin")
+            assert sound.samples.ndim == 1
+            assert np.isfinite(sound.samples).all()
+            assert sound.sample_rate >= 1
+
+
+def mutations(data: bytes, rng: np.random.Generator, count: int) -> Iterator[bytes]:
+    # Half of them in the first 200 bytes, where the headers are.
+    for at in range(count):
+        start, run = int(rng.integers(len(data) if at % 8 < 4 else 200)), int(rng.integers(1, 33))
+        head, middle, tail = data[:start], data[start : start + run], data[start + run :]
+        yield head + (rng.bytes(len(middle)), b"", middle * 2, bytes(len(middle)))[at % 4] + tail
+
+
+def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
+    data = encoded(TONE, "FLAC")
+    assert (decode_audio(data, "row 1", "a.flac").samples == read(tmp_path, data).samples).all()
+    with pytest.raises(SampleError, match=r"row 1: found shard\.tar/a\.wav: a WAV sound cut short"):
+        decode_audio(encoded(TONE)[:-5], "row 1", "shard.tar/a.wav")
+
+
+def test_a5_without_a_decoder_it_is_said_at_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ConfigError, match="pip install soundfile"):
+        AudioProcessor().check()
+    with pytest.raises(ConfigError, match="pip install soundfile"):
+        decode_audio(encoded_once, "row 1", "a.wav")
+
+
+encoded_once = encoded(TONE)
+
+
+def test_a3_sounds_of_other_sources_are_checked_too() -> None:
+    processor = AudioProcessor(RATE)
+    for samples, rate in ((TONE, 0), (TONE, -5), (TONE, 2**31 - 1), (TONE[:0], RATE)):
+        with pytest.raises(ValueError, match=f"{len(samples)} samples at {rate} Hz"):
+            processor.prepare(Waveform(samples, rate))
+    broken = TONE.copy()
+    broken[5] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        processor.prepare(Waveform(broken, RATE))
+
+
 def test_clips_are_centred_padded_and_cropped() -> None:
     processor = AudioProcessor(100, 0.1, mels=2, window=0.04, hop=0.02)
     ramp = np.arange(1, 15, dtype=np.float32)
@@ -162,7 +216,7 @@ def test_clips_are_centred_padded_and_cropped() -> None:
     assert torch.equal(processor.blank(), torch.zeros(10))
 
 
-def test_other_rates_are_resampled() -> None:
+def test_a3_other_rates_are_resampled() -> None:
     time = np.arange(44_100) / 44_100
     sound = Waveform(np.sin(2 * np.pi * 440 * time).astype(np.float32), 44_100)
     found = AudioProcessor(16_000).prepare(sound).numpy()
@@ -201,7 +255,7 @@ def test_log_mel_equals_the_reference() -> None:
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_silence_and_one_sample_stay_finite() -> None:
+def test_a4_silence_and_one_sample_stay_finite() -> None:
     processor = AudioProcessor(RATE)
     one = processor.prepare(Waveform(np.ones(1, np.float32), RATE))
     found = processor.collate([processor.blank(), one])
@@ -220,7 +274,94 @@ def test_shifts_repeat_the_first_or_last_frame() -> None:
         assert torch.equal(clip[:, 0], (torch.arange(20) + shift).clamp(0, 19).float())
 
 
-@pytest.mark.parametrize("options", [{"sample_rate": 0}, {"mels": 0}, {"window": 2.0}, {"max_shift": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [{"sample_rate": 0}, {"mels": 0}, {"window": 2.0}, {"max_shift": 0.5}, {"hop": 1e-5}, {"window": 1e-5}],
+)
 def test_settings_out_of_range(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="AudioProcessor"):
         AudioProcessor(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "hop", "mels"), [(801, 101, 33, 3), (40, 40, 7, 1), (500, 2, 1, 2)]
+)
+def test_odd_windows_and_few_bands(length: int, window: int, hop: int, mels: int) -> None:
+    clip = np.random.default_rng(1).normal(0, 0.1, length)
+    processor = AudioProcessor(1000, length / 1000, mels, window / 1000, hop / 1000)
+    found = processor.collate([torch.from_numpy(clip).float()])
+    frames = torch.stft(
+        torch.from_numpy(clip), window, hop, window=torch.hann_window(window), return_complex=True
+    )
+    assert found.shape == (1, frames.shape[1], mels)
+    assert torch.isfinite(found).all()
+    assert found.mean(dim=1).abs().max() < 1e-2
+
+
+def test_a_clip_is_the_same_in_any_batch() -> None:
+    clips = [torch.from_numpy(clip).float() for clip in np.random.default_rng(4).normal(0, 0.1, (37, RATE))]
+    processor = AudioProcessor(RATE)
+    whole = processor.collate(clips)
+    for at in (0, 15, 16, 36):
+        assert torch.allclose(whole[at], processor.collate(clips[at : at + 1])[0], atol=1e-4)
+
+
+IDS = np.arange(200, dtype=np.int64)
+
+
+def hidden(frames: int, mels: int, augment: SpecAugment, epoch: int = 0) -> NDArray[np.bool_]:
+    return (augment(torch.ones(200, frames, mels), 3, epoch, IDS) == 0).numpy()
+
+
+def test_masks_are_those_of_their_draws() -> None:
+    """Park et al., section 2: width uniform from 0 to the largest, begin uniform where it fits."""
+    found = hidden(400, 50, SpecAugment(1, 0.3, 1, 0.5))
+    for axis, share, name in ((1, 0.3, "time"), (2, 0.5, "frequency")):
+        draws = uniform(3, 0, IDS, f"audio {name} masks", 2)
+        lines, cells = found.all(axis=3 - axis), found.shape[axis]
+        for line, (width, place) in zip(lines, draws * [share, 1], strict=True):
+            inside = np.flatnonzero(line)
+            assert abs(len(inside) / cells - width) <= 1 / cells
+            if len(inside):
+                assert abs(inside[0] / cells - place * (1 - width)) <= 1 / cells
+                assert len(inside) == inside[-1] - inside[0] + 1
+    crosses = found.all(axis=2)[:, :, None] | found.all(axis=1)[:, None, :]
+    assert (found == crosses).all()
+
+
+def test_masks_are_the_same_at_any_resolution() -> None:
+    augment = SpecAugment(2, 0.3, 2, 0.3)
+    coarse, fine = hidden(40, 20, augment), hidden(160, 80, augment)
+    share = fine.reshape(200, 40, 4, 20, 4).mean(axis=(2, 4))
+    assert np.abs(share - coarse).mean() < 0.05
+    assert (coarse[share == 1]).all()
+
+
+def test_teacher_at_16_khz_and_student_at_8_khz_have_the_same_masks_and_shifts() -> None:
+    augment = SpecAugment()
+    clips = np.random.default_rng(2).normal(0, 0.1, (5, 16_000)).astype(np.float32)
+    found = []
+    for rate in (8000, 16_000):
+        processor = AudioProcessor(rate, max_shift=0.1, spec_augment=augment)
+        mel = processor.collate([processor.prepare(Waveform(clip, 16_000)) for clip in clips])
+        found.append(processor.augment(mel, 0, 4, IDS[:5]) == 0)
+        assert processor.view_settings == AudioProcessor(max_shift=0.1, spec_augment=augment).view_settings
+    assert torch.equal(*found)
+    assert 0.1 < found[0].float().mean() < 0.8
+    assert AudioProcessor(8000).settings != AudioProcessor(16_000).settings
+    assert AudioProcessor().view_settings != processor.view_settings
+
+
+def test_masks_depend_on_seed_epoch_and_sample() -> None:
+    augment, mel = SpecAugment(), torch.ones(200, 30, 30)
+    first = augment(mel, 3, 0, IDS)
+    assert torch.equal(first[150:], augment(mel[150:], 3, 0, IDS[150:]))
+    for seed, epoch in ((4, 0), (3, 1)):
+        assert not torch.equal(first, augment(mel, seed, epoch, IDS))
+    assert (mel == 1).all()
+
+
+@pytest.mark.parametrize("options", [{"time_masks": -1}, {"time_share": 1.5}, {"frequency_share": -0.1}])
+def test_mask_settings_out_of_range(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="SpecAugment"):
+        SpecAugment(**options)  # type: ignore[arg-type]

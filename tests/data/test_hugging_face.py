@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonargparse import ArgumentParser
 
 from lightning_distill.data import (
     HuggingFaceSource,
     HuggingFaceStream,
     MultiLabel,
+    MultimodalDataModule,
     RegressionTarget,
     ShardSource,
     SingleLabel,
@@ -88,6 +91,7 @@ def test_any_number_of_workers_gives_the_same_batches(saved: Path) -> None:
     assert_same(alone, batches(make_module(HuggingFaceSource(saved, MODALITIES), num_workers=2)))
     in_memory = HuggingFaceSource(datasets.load_from_disk(saved), MODALITIES)
     assert_same(alone, batches(make_module(in_memory, num_workers=2)))
+    assert pickle.loads(pickle.dumps(in_memory)).read("image", 13) == png(21)
 
 
 def test_ids_are_those_of_the_same_content_in_shards(saved: Path, tmp_path: Path) -> None:
@@ -262,3 +266,21 @@ def test_faults_of_streams(parquet: Path, tmp_path: Path) -> None:
     stream = HuggingFaceStream(broken, {"image": "bad"})
     with pytest.raises(SampleError, match=r"\['train'\], row 0, column 'bad': found the image: "):
         stream.load(next(stream.stream("train", 0)), "image")
+
+
+def test_it_is_built_from_yaml(saved: Path, parquet: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(MultimodalDataModule, "data")
+    for source, path in (("HuggingFaceSource", saved), ("HuggingFaceStream", parquet)):
+        text = f"""
+data:
+  source:
+    class_path: lightning_distill.data.{source}
+    init_args:
+      path: {path}
+      modalities: {{image: picture, text: text}}
+  processors:
+    text: {{class_path: lightning_distill.data.ByteTextProcessor}}
+"""
+        module = parser.instantiate_classes(parser.parse_string(text)).data
+        assert len(batches(module, "val", epochs=1)) == 1

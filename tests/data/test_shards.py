@@ -9,16 +9,28 @@ import os
 import pickle
 import tarfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonargparse import ArgumentParser
 
-from lightning_distill.data import GroupSplit, ManifestColumns, MultiLabel, ShardSource, SingleLabel
+from lightning_distill.data import (
+    DataSource,
+    GroupSplit,
+    ManifestColumns,
+    MultiLabel,
+    ShardSource,
+    SingleLabel,
+)
 from lightning_distill.data.shard_members import scan
 from lightning_distill.data.shard_names import expand_braces
-from lightning_distill.errors import ConfigError, ManifestError, SampleError
+from lightning_distill.errors import ConfigError, DistillError, ManifestError, SampleError
 from tests.data.media import assert_same, batches, make_module, png, wav
 
 MODALITIES = {"image": "jpg;png", "text": "txt", "audio": "wav;flac"}
@@ -198,6 +210,23 @@ def test_braces() -> None:
             list(expand_braces(pattern, "here"))
 
 
+def test_it_is_built_from_yaml(shards: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(DataSource, "source")
+    for value, count in (
+        (f'"{shards}/train-{{0..1}}.tar"', 12),
+        (f"['{shards}/train-0.tar', '{shards}/val-*.tar']", 12),
+        (f"{{train: '{shards}/train-*.tar', val: ['{shards}/val-0.tar']}}", 16),
+    ):
+        text = f"class_path: lightning_distill.data.ShardSource\ninit_args:\n  shards: {value}\n"
+        config = parser.parse_string(f"source:\n{_indented(text + '  modalities: {text: txt, image: png}')}")
+        assert len(parser.instantiate_classes(config).source.samples) == count
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
 # -- faults ---------------------------------------------------------------------------------------------
 
 
@@ -256,6 +285,26 @@ def test_a_shard_that_is_cut_or_damaged(shards: Path) -> None:
             path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
             with pytest.raises(ManifestError, match="damaged"):
                 scan(path)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 10**6),
+)
+def test_headers_of_any_content(changes: list[tuple[int, int]], place: int) -> None:
+    """With a right checksum: what comes out is samples or one of our errors."""
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder, "a.tar"), (member for key in range(3) for member in sample(key)))
+        data = bytearray(path.read_bytes())
+        headers = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+        start = headers[place % len(headers)]
+        for at, value in changes:
+            data[start + at] = value
+        data[start + 148 : start + 156] = b" " * 8
+        data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+        path.write_bytes(data)
+        with suppress(DistillError):
+            assert sum(len(s.members) for s in scan(path)) <= len(headers)
 
 
 @pytest.mark.parametrize(("suffix", "command"), [(".gz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz")])

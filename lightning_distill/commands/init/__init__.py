@@ -27,7 +27,10 @@ def main(argv: Sequence[str]) -> int:
     out: Path = options.out
     if out.suffix not in (".yaml", ".yml"):
         raise ConfigError(
-            where="init --out", found=out, expected="a file that ends in .yaml", fix=f"try --out {out.stem}.yaml"
+            where="init --out",
+            found=out,
+            expected="a file that ends in .yaml",
+            fix=f"try --out {out.stem}.yaml",
         )
     if not options.data.exists():
         raise _missing(options.data)
@@ -56,13 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at data and write a config that trains on them.",
         allow_abbrev=False,
     )
-    parser.add_argument("data", type=Path, help="table (.csv, .tsv, .jsonl, .parquet) or folder of class folders")
+    parser.add_argument("data", type=Path, help="table (.csv, .tsv, .jsonl, .parquet) or class folders")
     parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
     parser.add_argument(
         "--student",
         metavar="MODALITIES",
-        help="write a pair of configs, OUT_teacher and OUT_student: a teacher on all modalities, and a student that "
-        "reads only these, for example image or image,text",
+        help="write a pair of configs, OUT_teacher and OUT_student: a teacher on all modalities, and a "
+        "student that reads only these, for example image or image,text",
     )
     parser.add_argument("--label", metavar="COLUMN", help="column of the labels, where it cannot be guessed")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
@@ -89,10 +92,10 @@ def _check_student(plan: Plan, student: Sequence[str]) -> None:
             fix="name what the student can see, for example --student "
             f"{next(iter(plan.parts))}, or leave --student out",
         )
-    if plan.task is not None:
+    if not plan.task.exclusive:
         raise ConfigError(
             where="init --student",
-            found=f"labels for the task {plan.task}",
+            found=f"labels for the task {plan.task.__name__}",
             expected="one class a sample: there is no distillation loss for other tasks yet",
             fix="leave --student out, or name another column with --label COLUMN",
         )
@@ -105,7 +108,9 @@ def _check_free(paths: Sequence[Path], overwrite: bool) -> None:
                 where="init --out",
                 found=f"{path}, which is there",
                 expected="a new file",
-                fix="name another folder" if path.is_dir() else "replace it by --overwrite, or name another file",
+                fix="name another folder"
+                if path.is_dir()
+                else "replace it by --overwrite, or name another file",
             )
 
 
@@ -116,7 +121,7 @@ def _tell(plan: Plan, configs: Sequence[Config]) -> None:
     from lightning_distill.errors import printable
 
     console = Console(highlight=False, markup=False, soft_wrap=False)
-    task = f"{len(plan.names)} classes" if plan.task is None else f"{plan.task}, {len(plan.names)} outputs"
+    task = f"{plan.task.__name__} with {len(plan.names)} outputs"
     console.print(printable(f"{plan.data}: {plan.rows:,} samples, {task}. {plan.told} {plan.split}", 6000))
     for part in plan.parts.values():
         console.print(printable(f"  {part.why}"))
@@ -126,7 +131,10 @@ def _tell(plan: Plan, configs: Sequence[Config]) -> None:
     console.print("\nNext:")
     for config in configs:
         run = config.run.as_posix()
-        for line in (f"doctor --config {shown(config.path)}", f"fit --config {shown(config.path)} --run {run}"):
+        for line in (
+            f"doctor --config {shown(config.path)}",
+            f"fit --config {shown(config.path)} --run {run}",
+        ):
             # A student can be looked at only once its teacher is there.
             console.print(f"  lightning-distill {line}", soft_wrap=True)
     run = configs[-1].run.as_posix()

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from lightning_distill.commands.init.parts import Spec
 from lightning_distill.commands.init.plan import Plan
 from lightning_distill.errors import printable
+from lightning_distill.tasks import Classification
 
 _IN_MEMORY: Final = 10**9
 """Bytes of prepared samples up to which all are kept."""
@@ -43,7 +44,9 @@ def single(plan: Plan, path: Path) -> Config:
     """
     run = Path("runs", path.stem)
     model = _module(plan, _student(plan, list(plan.parts)))
-    return Config(path, run, _text(plan, path, run, "A model trained on the labels alone.", model, _data(plan)))
+    return Config(
+        path, run, _text(plan, path, run, "A model trained on the labels alone.", model, _data(plan))
+    )
 
 
 def pair(plan: Plan, path: Path, student: Sequence[str]) -> tuple[Config, Config]:
@@ -54,15 +57,19 @@ def pair(plan: Plan, path: Path, student: Sequence[str]) -> tuple[Config, Config
         path: Of the file that gives both their names.
         student: Modalities of the student.
     """
-    of_teacher, of_student = (path.with_name(f"{path.stem}_{who}{path.suffix}") for who in ("teacher", "student"))
+    of_teacher, of_student = (
+        path.with_name(f"{path.stem}_{who}{path.suffix}") for who in ("teacher", "student")
+    )
     runs = [Path("runs", config.stem) for config in (of_teacher, of_student)]
     model = _module(plan, _student(plan, list(plan.parts), modality_dropout=0.3))
-    about = f"A teacher that reads {', '.join(plan.parts)}; a modality at a time is hidden from it in training."
+    about = (
+        f"A teacher that reads {', '.join(plan.parts)}; a modality at a time is hidden from it in training."
+    )
     teacher = Config(of_teacher, runs[0], _text(plan, of_teacher, runs[0], about, model, _data(plan)))
     model = _module(plan, _student(plan, student), _distillation(runs[0] / "student"))
     about = (
-        f"A student that reads {', '.join(student)}, distilled from the teacher that {of_teacher.name} trains into "
-        f"{runs[0].as_posix()}."
+        f"A student that reads {', '.join(student)}, distilled from the teacher {of_teacher.name} trains "
+        f"into {runs[0].as_posix()}."
     )
     text = _text(plan, of_student, runs[1], about, model, _data(plan, student))
     return teacher, Config(of_student, runs[1], text)
@@ -94,7 +101,7 @@ def _module(plan: Plan, student: Spec, distillation: dict[str, Any] | None = Non
     init_args = {
         "student": student,
         **(distillation or {}),
-        **({"task": {"class_path": plan.task}} if plan.task else {}),
+        **({} if plan.task is Classification else {"task": {"class_path": plan.task.__name__}}),
         "clip_rule": {"class_path": "ValueClip", "init_args": {"epsilon": 0.01}},
         "optimizer": optimizer,
     }
@@ -102,7 +109,7 @@ def _module(plan: Plan, student: Spec, distillation: dict[str, Any] | None = Non
 
 
 def _data(plan: Plan, student: Sequence[str] | None = None) -> Spec:
-    """What only the teacher reads is the teacher's, so that rows without the student's modalities are left out."""
+    """Processors for the teacher alone where only it reads: rows the student cannot read are left out."""
     processors = {m: part.processor for m, part in plan.parts.items()}
     init_args: dict[str, Any] = {"source": plan.source}
     if student is None:
@@ -131,7 +138,7 @@ def _text(plan: Plan, path: Path, run: Path, about: str, model: Spec, data: Spec
     kept = (
         f"Prepared, the samples take about {plan.bytes / 1e6:,.0f} MB, so all are kept in memory."
         if data["init_args"]["in_memory"]
-        else f"Prepared, the samples take about {plan.bytes / 1e9:,.1f} GB, so they are read anew in every epoch."
+        else f"Prepared, the samples take about {plan.bytes / 1e9:,.1f} GB, so they are read in every epoch."
     )
     names = ", ".join(plan.names[:12]) + (", ..." if len(plan.names) > 12 else "")
     sections: list[tuple[list[str], dict[str, Any]]] = [
@@ -144,7 +151,10 @@ def _text(plan: Plan, path: Path, run: Path, about: str, model: Spec, data: Spec
                 "checkpoint": monitor,
             },
         ),
-        ([*(part.why for part in plan.parts.values()), f"{len(plan.names)} outputs: {names}"], {"model": model}),
+        (
+            [*(part.why for part in plan.parts.values()), f"{len(plan.names)} outputs: {names}"],
+            {"model": model},
+        ),
         ([plan.split, kept], {"data": data}),
     ]
     return "\n".join(_section(comments, content) for comments, content in sections)

@@ -42,7 +42,9 @@ def label_column(columns: Columns, free: Collection[str], given: str | None) -> 
             raise _unclear(columns, f"--label {given}{nearest(given, columns.all)}", "the name of a column")
         return columns.all[given]
     named = [columns.all[name] for name in free if name.casefold() in NAMES]
-    found = named or [columns.all[name] for name in free if _could_be_classes(columns.all[name], columns.rows)]
+    found = named or [
+        columns.all[name] for name in free if _could_be_classes(columns.all[name], columns.rows)
+    ]
     if len(found) != 1:
         names = ", ".join(column.name for column in found)
         raise _unclear(columns, f"{len(found)} columns that could be the label: {names}" if found else _NONE)
@@ -60,16 +62,18 @@ def target_of(column: Column, rows: int) -> Target:
         rows: Of the table.
 
     Raises:
-        ConfigError: If it holds as many different texts as rows.
+        ConfigError: If most rows have a text of their own.
     """
     numbers = column.numbers
     if numbers is not None:
         whole = all(number.is_integer() for number in numbers)
-        return SingleLabel(column.name) if whole and column.distinct <= most_classes(rows) else _number(column)
+        return (
+            SingleLabel(column.name) if whole and column.distinct <= most_classes(rows) else _number(column)
+        )
     separator = next((part for part in _SEPARATORS if column.share_with(part) > _threshold(column)), None)
     if separator is not None:
         return MultiLabel(column.name, separator=separator)
-    if column.distinct > max(most_classes(rows), column.filled // 2):
+    if column.distinct > column.filled // 2:
         raise ConfigError(
             where=f"column {column.name!r}",
             found=f"{column.distinct} different texts in {column.filled} labelled rows",

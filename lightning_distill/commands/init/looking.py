@@ -40,7 +40,11 @@ def look(data: Path, label: str | None) -> Plan:
     roles = roles_of(columns, label)
     labels = roles.target.read(columns.table)
     splitter = splitter_of(columns, roles, labels)
-    init_args: dict[str, Any] = {"path": shown(data), "modalities": roles.modalities, "target": _target(roles.target)}
+    init_args: dict[str, Any] = {
+        "path": shown(data),
+        "modalities": roles.modalities,
+        "target": _target(roles.target),
+    }
     renamed = {role: column for role, column in roles.named.items() if role != column}
     if renamed:
         init_args["columns"] = named(ManifestColumns, **renamed)
@@ -71,7 +75,8 @@ def _plan(
 ) -> Plan:
     parts = {m: _part(m, columns, roles) for m in roles.modalities}
     told = roles.told() if source["class_path"] == ManifestSource.__name__ else "The folders are the classes."
-    split = f"Split by {_said(splitter)}; rows are known by their content, so added rows move no other."
+    kept = "a row is" if roles.group is None else "a group is"
+    split = f"Split by {_said(splitter)}: {kept} drawn by its name or content, so added rows move no other."
     if isinstance(splitter, ColumnSplit):
         split = f"Split as the {'column' if data.is_file() else 'folders'} {splitter.column!r} says."
     return Plan(shown(data), source, parts, roles.target, labels.names, columns.rows, told, split)
@@ -95,8 +100,12 @@ def _target(target: Target) -> Spec:
 
 
 def _splitter(splitter: Splitter) -> Spec:
-    names = ("column",) if isinstance(splitter, ColumnSplit) else ("column", "val_share", "test_share", "seed")
-    return named(type(splitter), **{name: getattr(splitter, name) for name in names if hasattr(splitter, name)})
+    names = (
+        ("column",) if isinstance(splitter, ColumnSplit) else ("column", "val_share", "test_share", "seed")
+    )
+    return named(
+        type(splitter), **{name: getattr(splitter, name) for name in names if hasattr(splitter, name)}
+    )
 
 
 def _said(splitter: Splitter) -> str:

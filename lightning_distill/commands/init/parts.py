@@ -76,8 +76,8 @@ def audio_part(seen: Sounds) -> Part:
     seconds = _between(0.2, math.ceil(10 * seen.seconds - 1e-6) / 10, 10.0) if seen.count else 1.0
     mels = 40 if rate >= 16_000 else 32
     why = (
-        f"audio: {seen.count} sounds looked at, {seen.rate} Hz in the median, 95 % are {seen.seconds:.2f} s or "
-        "shorter; the encoder starts from scratch"
+        f"audio: {seen.count} sounds looked at, {seen.rate} Hz in the median, 95 % have {seen.seconds:.2f} s "
+        "or less; the encoder starts from scratch"
     )
     processor = _spec("AudioProcessor", sample_rate=rate, seconds=seconds, mels=mels, max_shift=0.1)
     return Part(_spec("LogMelCNN", mels=mels), processor, why, int(4 * mels * (1 + seconds / 0.016)))

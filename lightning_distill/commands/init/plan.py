@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_distill.commands.init.parts import Part, Spec
 from lightning_distill.data.targets import MultiLabel, RegressionTarget, Target
+from lightning_distill.tasks import Classification, Multilabel, Regression, Task
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,17 @@ class Plan:
     split: str
 
     @property
-    def task(self) -> str | None:
-        """Class of the task; None for the default, one class a sample."""
+    def task(self) -> type[Task]:
+        """What reads such labels."""
         if isinstance(self.target, MultiLabel):
-            return "Multilabel"
-        return "Regression" if isinstance(self.target, RegressionTarget) else None
+            return Multilabel
+        return Regression if isinstance(self.target, RegressionTarget) else Classification
 
     @property
     def monitor(self) -> dict[str, str]:
         """The metric that chooses the best epoch."""
-        chosen = {None: ("val/accuracy", "max"), "Multilabel": ("val/macro_f1", "max"), "Regression": ("val/loss", "min")}
-        name, mode = chosen[self.task]
-        return {"monitor": name, "mode": mode}
+        name, mode = self.task.monitor
+        return {"monitor": f"val/{name}", "mode": mode}
 
     @property
     def bytes(self) -> int:

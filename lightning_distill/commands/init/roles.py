@@ -14,7 +14,16 @@ from lightning_distill.errors import ConfigError
 
 TEXTS: Final = ("text", "caption", "sentence", "description", "name", "title")
 _SPLITS: Final = ("split", "subset", "partition", "set", "fold")
-_GROUPS: Final = ("group", "group_id", "speaker", "speaker_id", "patient", "patient_id", "subject", "subject_id")
+_GROUPS: Final = (
+    "group",
+    "group_id",
+    "speaker",
+    "speaker_id",
+    "patient",
+    "patient_id",
+    "subject",
+    "subject_id",
+)
 _MOSTLY: Final = 0.5
 
 
@@ -42,7 +51,9 @@ class Roles:
         """One sentence or two."""
         parts = [f"{column} is {modality}" for modality, column in self.modalities.items()]
         parts.append(f"{', '.join(self.target.columns)} is the label")
-        parts += [f"{self.split} is the split"] * bool(self.split) + [f"{self.group} is the group"] * bool(self.group)
+        parts += [f"{self.split} is the split"] * bool(self.split) + [f"{self.group} is the group"] * bool(
+            self.group
+        )
         parts += [f"{column} is the {role.replace('_', ' ')}" for role, column in self.named.items()]
         left = "; ".join(f"{column} ({why})" for column, why in self.left_out.items())
         return f"{', '.join(parts)}. " + (f"Left out: {left}." if left else "No column is left out.")
@@ -73,10 +84,10 @@ def roles_of(columns: Columns, label: str | None) -> Roles:
     labels = label_column(columns, [name for name in free if name not in unlikely], label)
     free.pop(labels.name, None)
     _take_text(free, left_out, modalities)
-    left_out |= {name: "not known what it is" for name in free}
+    left_out |= dict.fromkeys(free, "not known what it is")
     if not modalities:
         raise _nothing(columns, left_out)
-    order = {m: modalities[m] for m in ("image", "text", "audio") if m in modalities}
+    order: dict[str, str] = {m: modalities[m] for m in ("image", "text", "audio") if m in modalities}
     return Roles(target_of(labels, columns.rows), order, split, group, named, left_out)
 
 

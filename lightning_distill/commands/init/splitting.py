@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -17,8 +17,10 @@ from lightning_distill.data.targets import Labels
 from lightning_distill.errors import ManifestError
 from lightning_distill.structures import UNLABELLED
 
-_SHARES: Final = (0.1, 0.2, 0.3)
+_SHARES: Final = (0.1, 0.2)
 _SEEDS: Final = range(20)
+_ENOUGH: Final = 0.9
+"""Share of the classes of all splits that must be there for the smallest shares to do."""
 
 
 def splitter_of(columns: Columns, roles: Roles, labels: Labels) -> Splitter:
@@ -40,13 +42,15 @@ def splitter_of(columns: Columns, roles: Roles, labels: Labels) -> Splitter:
         _refuse_missing(columns, roles.split, np.bincount(split, minlength=len(SPLITS)))
         return given
     fallback = None
-    for share, seed in product(_SHARES, _SEEDS):
-        splitter = _by_chance(roles.group, share, seed)
-        split = splitter.split(columns.table, ids, labels.values)
-        if len(np.unique(split)) == len(SPLITS):
-            if _trains_all(labels, split):
-                return splitter
-            fallback = fallback or splitter
+    for share in _SHARES:
+        tries = [_by_chance(roles.group, share, seed) for seed in _SEEDS]
+        splits = ((one, one.split(columns.table, ids, labels.values)) for one in tries)
+        rated = ((one, *_rate(labels, split)) for one, split in splits)
+        best, train, all_of = _best(rated)
+        if train == 1 and all_of >= _ENOUGH:
+            return best
+        if fallback is None and all_of > 0:
+            fallback = best
     if fallback is not None:
         return fallback
     raise ManifestError(
@@ -61,12 +65,28 @@ def _by_chance(group: str | None, share: float, seed: int) -> Splitter:
     return RandomSplit(share, share, seed) if group is None else GroupSplit(group, share, share, seed)
 
 
-def _trains_all(labels: Labels, split: NDArray[np.int8]) -> bool:
-    """Whether each class has a training row."""
+def _rate(labels: Labels, split: NDArray[np.int8]) -> tuple[float, float]:
+    """Share of the classes that train, and share of the classes of all splits; 0 where a split is empty."""
+    if len(np.unique(split)) < len(SPLITS):
+        return 0.0, 0.0
     if labels.values.ndim == 2:
-        return True
-    train = labels.values[split == 0]
-    return set(train[train != UNLABELLED]) == set(range(len(labels.names)))
+        return 1.0, 1.0
+    known = labels.values != UNLABELLED
+    cells = np.unique(split[known] * len(labels.names) + labels.values[known])
+    count = len(labels.names)
+    return int((cells < count).sum()) / count, len(cells) / (count * len(SPLITS))
+
+
+def _best(rated: Iterable[tuple[Splitter, float, float]]) -> tuple[Splitter, float, float]:
+    """The first that is perfect, else the best."""
+    best: tuple[Splitter, float, float] | None = None
+    for one in rated:
+        if best is None or one[1:] > best[1:]:
+            best = one
+        if best[1:] == (1.0, 1.0):
+            break
+    assert best is not None
+    return best
 
 
 def _refuse_missing(columns: Columns, column: str, counts: NDArray[np.int64]) -> None:

@@ -21,8 +21,8 @@ def preprocessing_fits(student: MultimodalModel, teacher: Teacher | None, datamo
 
     Raises:
         ConfigError: If the student's encoders need other settings.
-        TeacherError: If the teacher's do, if it was trained with others, if nothing prepares one of its
-            modalities, or if it would see other random views than the student.
+        TeacherError: If the teacher's do, if it was trained with others, or if nothing prepares one of its
+            modalities.
     """
     processors = getattr(datamodule, "processors", None)
     if not isinstance(processors, Mapping):
@@ -33,9 +33,6 @@ def preprocessing_fits(student: MultimodalModel, teacher: Teacher | None, datamo
     if teacher is None:
         return
     own = getattr(datamodule, "teacher_processors", {})
-    for modality in own:
-        if modality in processors:
-            _same_views(modality, processors[modality].view_settings, own[modality].view_settings)
     theirs = {**processors, **own}
     _all_there(teacher, theirs)
     for modality, wanted in teacher.requirements.items():
@@ -106,16 +103,6 @@ def _all_there(teacher: Teacher, processors: Mapping[str, Any]) -> None:
             found=f"none for {missing}, which the teacher reads",
             expected=f"a processor for each of {list(teacher.requirements)}",
             fix=f"add teacher_processors: {{{missing[0]}: ...}} to the DataModule; its source must have it",
-        )
-
-
-def _same_views(modality: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    if plain(ours) != plain(theirs):
-        raise TeacherError(
-            where=f"DataModule.teacher_processors, {modality!r}",
-            found=f"random views by {dict(theirs)}, and by {dict(ours)} for the student",
-            expected="the same for both, so that they see the same view of a sample",
-            fix="give both processors the same augmentation settings",
         )
 
 

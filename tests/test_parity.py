@@ -134,16 +134,6 @@ def test_all_modalities_nothing_prepares_are_listed() -> None:
         preprocessing_fits(student, FrozenTeacher(model()), data({"image": FITTING["image"]}))
 
 
-def test_S10_student_and_teacher_see_one_view() -> None:
-    ours, theirs = (Settings({"max_shift": shift}, channels=3) for shift in (0.1, 0.2))
-    student = MultimodalModel({"image": ImageCNN(3)}, 3)
-    with pytest.raises(
-        TeacherError, match=r"random views by \{'max_shift': 0.2\}, and by \{'max_shift': 0.1\}"
-    ):
-        preprocessing_fits(student, FrozenTeacher(student), data({"image": ours}, image=theirs))
-    preprocessing_fits(student, FrozenTeacher(student), data({"image": ours}, image=ours))
-
-
 def save_tokenizer(folder: Path, words: Sequence[str]) -> Settings:
     folder.mkdir()
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]

@@ -252,7 +252,7 @@ class DistillationCLI(LightningCLI):
 
 
 def _follow_task(options: Namespace) -> None:
-    """What is monitored unless it is told otherwise is a metric of classification; other tasks have others."""
+    """What is monitored by default is a metric of classification; other tasks have others."""
     task = (options.model.get("init_args") or {}).get("task")
     if not isinstance(task, Namespace):
         return

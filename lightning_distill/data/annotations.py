@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,14 @@ def given_ids(table: TextTable, column: str) -> NDArray[np.int64]:
     """
     refuse_empty(table, column, "the name of the sample")
     ids = _hashes(table.columns[column])
-    for one, other in _neighbours(ids):
+    order = np.argsort(ids, kind="stable")
+    again = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
+    if len(again):
+        one, other = int(order[again[0]]), int(order[again[0] + 1])
         raise ManifestError(
-            where=table.where(int(other), column),
-            found=f"the name {table.columns[column][int(other)].as_py()!r} of row {table.line[int(one)]} again"
-            f" ({len(ids) - len(np.unique(ids))} names are not new)",
+            where=table.where(other, column),
+            found=f"the name {table.columns[column][other].as_py()!r} of row {table.line[one]} again"
+            f" ({len(again)} names are not new)",
             expected="another name for every sample",
             fix="rename or drop one of them, or name another id column",
         )
@@ -60,13 +63,6 @@ def _hashes(keys: Any) -> NDArray[np.int64]:
         for key in keys[start : start + (1 << 16)].to_pylist():
             digests += hashlib.blake2b(key.encode(), digest_size=8).digest()
     return np.frombuffer(digests, "<i8").astype(np.int64)
-
-
-def _neighbours(ids: NDArray[np.int64]) -> Iterator[tuple[np.int64, np.int64]]:
-    """Rows that have the id of an earlier row, each with the last one before it."""
-    order = np.argsort(ids, kind="stable")
-    again = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
-    return zip(order[again], order[again + 1], strict=True)
 
 
 def domains_of(table: TextTable, column: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from lightning_distill.data.bad_samples import RECORD, BadSampleLog
+from lightning_distill.data.base_checks import check_settings
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.loader import BatchLoader, batch_loader
 from lightning_distill.data.orders import Sampling, Shuffle
@@ -18,9 +19,9 @@ from lightning_distill.data.processor import Processor
 from lightning_distill.data.reading import Reading
 from lightning_distill.data.sampling import BatchSampler, Plan
 from lightning_distill.data.source import SPLITS, DataSource
-from lightning_distill.data.stream import StreamSource, check_stream_settings
+from lightning_distill.data.stream import StreamSource
 from lightning_distill.data.stream_dataset import StreamDataset, StreamSampler
-from lightning_distill.errors import CheckpointError, ConfigError, ManifestError, nearest
+from lightning_distill.errors import CheckpointError, ConfigError, ManifestError
 from lightning_distill.randomness import default_seed
 
 _NEEDED: Final = {"fit": ("train", "val"), "validate": ("val",)}
@@ -71,7 +72,7 @@ class MultimodalDataModule(LightningDataModule):
         self.teacher_processors = dict(teacher_processors or {})
         self.batch_size, self.num_workers, self.in_memory = batch_size, num_workers, in_memory
         self.sampling, self.on_bad_sample = sampling or Shuffle(), on_bad_sample
-        self._check()
+        check_settings(self)
         self.seed = default_seed()
         self._datasets: dict[str, MultimodalDataset] = {}
 
@@ -232,56 +233,6 @@ class MultimodalDataModule(LightningDataModule):
                 expected="the same samples, targets and splits",
                 fix="restore the data, or start a new run",
             )
-
-    def _check(self) -> None:
-        name, read = type(self).__name__, self.read_modalities
-        if self.modalities is not None and set(read) != set(self.modalities):
-            raise ConfigError(
-                where=f"{name}.processors",
-                found=f"processors for {sorted(read)}",
-                expected=f"one for each of {sorted(self.modalities)}",
-                fix="give each modality a processor, or use the DataModule of your combination",
-            )
-        for modality in read:
-            if modality not in self.source.modalities:
-                there = self.source.modalities
-                raise ConfigError(
-                    where=f"{name}.processors[{modality!r}]",
-                    found=f"a source with {list(there)}{nearest(modality, there)}",
-                    expected=f"a source that has {modality!r}",
-                    fix="tell the source where that modality is, or drop the processor",
-                )
-        for setting, value, least in (
-            ("batch_size", self.batch_size, 1),
-            ("num_workers", self.num_workers, 0),
-        ):
-            if value < least:
-                raise ConfigError(
-                    where=f"{name}.{setting}", found=value, expected=f"{least} or more", fix=f"try {least}"
-                )
-        self._check_views()
-        if isinstance(self.source, StreamSource):
-            check_stream_settings(name, self.in_memory, self.sampling, self.on_bad_sample)
-
-    def _check_views(self) -> None:
-        for modality, theirs in self.teacher_processors.items():
-            ours = self.processors.get(modality, theirs)
-            if dict(ours.view_settings) != dict(theirs.view_settings):
-                raise ConfigError(
-                    where=f"{type(self).__name__}.teacher_processors[{modality!r}]",
-                    found=f"views by {dict(theirs.view_settings)}, the student's by {dict(ours.view_settings)}",
-                    expected="the same augmentation, so that both see the same view of a sample",
-                    fix="give both processors the same augmentation settings",
-                )
-        everyone = {**self.processors, **{f"{m} (teacher)": p for m, p in self.teacher_processors.items()}}
-        for modality, processor in everyone.items():
-            if self.in_memory and processor.varies:
-                raise ConfigError(
-                    where=f"{type(self).__name__}.in_memory",
-                    found=f"true, with random views of raw samples ({modality}: {dict(processor.view_settings)})",
-                    expected="samples that can be prepared once",
-                    fix="set in_memory to false, or augment batches only (max_shift and the like)",
-                )
 
 
 def _resume_point(trainer: Any) -> tuple[int, int]:

@@ -25,7 +25,7 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
     fields; torch would make a RuntimeError of its traceback. Of a worker that died, or does not answer, it is
     said which samples it was reading.
 
-    Made by `batch_loader`; the constructor is DataLoader's own, since Lightning makes a loader anew to predict.
+    Made by `batch_loader`; the constructor is DataLoader's own, since Lightning makes one anew to predict.
     """
 
     patience: ClassVar[float] = 600.0
@@ -77,8 +77,8 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
             if silent
             else f"a worker that died ({' '.join(str(error).split())})",
             expected="every worker to answer",
-            fix="look at the files of those samples; read them with num_workers=0 to see the error itself, or "
-            + ("the disk may hang" if silent else "lower num_workers or batch_size if memory ran out"),
+            fix="look at the files of those samples; num_workers=0 shows the error itself"
+            + ("" if silent else "; if memory ran out, lower num_workers or batch_size"),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,8 +17,8 @@ class Processor(ABC):
     """Preprocessing of one modality: what is cheap a sample in `prepare`, the rest a batch in `collate`.
 
     Random views are measured relative to the sample (shares of a side, of a clip, of the bands), and drawn
-    from (seed, epoch, sample). So two processors with equal `view_settings`, for teacher and student, show the
-    same view, whatever size or sample rate each of them makes of it.
+    from (seed, epoch, sample). So two processors with equal `view_settings`, for teacher and student, show
+    the same view, whatever size or sample rate each of them makes of it.
     """
 
     @abstractmethod

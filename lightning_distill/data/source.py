@@ -56,7 +56,7 @@ class SampleTable:
         >>> zeros = np.zeros(3, np.int64)
         >>> table = SampleTable(zeros, zeros, zeros.astype(np.int8), zeros, present)
         >>> table.combinations(np.arange(3), ["image", "text"])
-        {('text',): 1, ('image',): 1, ('image', 'text'): 1}
+        {('image', 'text'): 1, ('text',): 1, ('image',): 1}
         """
         codes = sum(self.present[m][rows].astype(np.int64) << at for at, m in enumerate(modalities))
         counts = np.bincount(codes, minlength=1)
@@ -102,7 +102,7 @@ class DataSource(ABC):
         table = self.samples
         digest = hashlib.blake2b(digest_size=16)
         for array in (table.sample_id, table.target, table.split):
-            digest.update(np.ascontiguousarray(array).view(np.uint8))
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     @property

@@ -204,7 +204,8 @@ def index_table(
     present = {m: np.asarray(table.columns[c].is_valid()) for m, c in layout.modalities.items()}
     path_columns = {m: c for m, c in layout.modalities.items() if m in paths}
     ids = split = labels = weight = None
-    domains, domain = ("default",), np.zeros(len(table), np.int64)
+    domains: tuple[str, ...] = ("default",)
+    domain = np.zeros(len(table), np.int64)
     with faults.noted():
         _check_presence(table, layout, present)
     for column in path_columns.values():
@@ -269,6 +270,6 @@ def _check_splits(table: TextTable, split: NDArray[np.int8], present: dict[str, 
                 where=f"{table.path}, modality {modality!r}",
                 found=f"it is there in {told}",
                 expected="some rows with it in every split",
-                fix=f"fill cells of the {lacking[0]} rows, split otherwise, or set allow_absent to true if it is"
-                " meant to be so",
+                fix=f"fill cells of the {lacking[0]} rows, split otherwise, or set allow_absent to true if it"
+                " is meant to be so",
             )

@@ -98,7 +98,11 @@ class MultiLabel(Target):
     """
 
     def __init__(
-        self, column: str = "labels", separator: str = "|", classes: list[str] | None = None, none: str = EMPTY_LIST
+        self,
+        column: str = "labels",
+        separator: str = "|",
+        classes: list[str] | None = None,
+        none: str = EMPTY_LIST,
     ) -> None:
         _check_classes(type(self).__name__, classes, least=1)
         if not separator or separator in none or none in (classes or ()):

@@ -420,6 +420,51 @@ def test_a_step_that_fails_is_one_finding(doctor: Doctor) -> None:
     assert doctor.count("error") == 1
 
 
+def test_what_is_kept_in_memory(doctor: Doctor) -> None:
+    """uint8 images of 3 x 100 x 100 for 48 samples of train and val, and some bytes of text."""
+    write_images()
+
+    def change(config: Config) -> None:
+        with_images(config)
+        data(config)["processors"]["image"]["init_args"]["size"] = 100
+        data(config)["in_memory"] = True
+
+    told = doctor(change=change)
+    kept = re.search(r"samples in memory (\d\.\d) MB, .{1,9} to read them once", told)
+    assert kept is not None
+    assert float(kept[1]) == pytest.approx(48 * 30_000 / 1e6, abs=0.1)
+
+
+# -- other data -----------------------------------------------------------------------------------------
+
+
+def test_a_stream(doctor: Doctor) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra huggingface is not installed")
+    Path("parts").mkdir()
+    for split, count in (("train", 60), ("validation", 20)):
+        rows = [{"text": text, "label": label} for text, label, _ in text_rows(count)]
+        datasets.Dataset.from_list(rows).to_parquet(f"parts/{split}.parquet")
+
+    def change(config: Config) -> None:
+        target = {"class_path": "SingleLabel", "init_args": {"classes": ["x", "y"]}}
+        init_args = {"path": "parts", "modalities": {"text": "text"}, "target": target}
+        data(config)["source"] = {"class_path": "HuggingFaceStream", "init_args": init_args}
+
+    told = doctor(change=change)
+    assert "a stream, whose samples are neither counted nor decoded" in told
+    assert "to read in one process" in told
+    told = doctor("--data.batch_size", "100", change=change, code=3)
+    assert "found none: a stream leaves its last, incomplete batch out" in told
+
+
+def test_a_data_module_of_somebody_else(doctor: Doctor) -> None:
+    def change(config: Config) -> None:
+        config["data"] = {"class_path": "lightning.pytorch.demos.boring_classes.BoringDataModule"}
+
+    told = doctor(change=change)
+    assert "a BoringDataModule, which does not tell what its samples are" in told
+
+
 def test_the_printed_config_is_still_yaml() -> None:
     """The fixes that are YAML can be pasted."""
     for text in ("{monitor: val/loss, mode: min}", "{class_path: GroupSplit, init_args: {column: speaker}}"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,57 @@ def test_other_tables(place: Project, suffix: str) -> None:
     fit(place)
 
 
+@pytest.mark.parametrize("splits", [False, True])
+def test_tar_shards(place: Project, splits: bool) -> None:
+    """As WebDataset writes them: members of a sample share their name up to the first dot."""
+    Path("shards").mkdir()
+    for part in ("train", "val", "test"):
+        with tarfile.open(f"shards/{part if splits else 'all'}-{part}.tar", "w") as file:
+            for i in range(30):
+                image(f"tmp/{part}{i}.png", i % 2)
+                Path(f"tmp/{part}{i}.cls").write_text("cd"[i % 2])
+                Path(f"tmp/{part}{i}.txt").write_text(f"{WORDS[i % 3]} {part} {i}")
+                for ending in ("png", "cls", "txt"):
+                    file.add(f"tmp/{part}{i}.{ending}", f"{part}{i}.{ending}")
+    assert place.run("init", "shards", "--out", "my.yaml", "--student", "image") == 0, place.err
+    found = source("my_teacher.yaml")
+    assert found["modalities"] == {"image": "png", "text": "txt"}
+    assert isinstance(found["shards"], dict) == splits
+    fit(place, "my_teacher.yaml", "runs/my_teacher")
+    assert place.run("doctor", "-c", "my_student.yaml") == 0, place.out
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_saved_hugging_face_data_set(place: Project, splits: bool) -> None:
+    datasets = pytest.importorskip("datasets", reason="the extra huggingface is not installed")
+    features = datasets.Features(
+        picture=datasets.Image(),
+        sentence=datasets.Value("string"),
+        kind=datasets.ClassLabel(names=["dog", "cat", "cow"]),
+        when=datasets.Value("timestamp[s]"),
+    )
+
+    def part(name: str) -> Any:
+        rows = []
+        for i in range(40):
+            data = Path(image(f"tmp/{name}{i}.png", i % 2)).read_bytes()
+            text = f"{WORDS[i % 3]} {name} {i}"
+            rows.append({"picture": {"bytes": data}, "sentence": text, "kind": i % 2, "when": i})
+        return datasets.Dataset.from_list(rows, features=features)
+
+    if splits:
+        datasets.DatasetDict(train=part("a"), validation=part("b")).save_to_disk("saved")
+    else:
+        part("a").save_to_disk("saved")
+    assert place.run("init", "saved", "--out", "my.yaml", "--label", "kind") == 0, place.err
+    assert source()["modalities"] == {"image": "picture", "text": "sentence"}
+    assert ("splitter" in source()) != splits
+    assert "when (the type timestamp[s])" in told(place)
+    # The class that no row has is an output as well: the data set names it.
+    assert config()["model"]["init_args"]["student"]["init_args"]["num_classes"] == 3
+    fit(place)
+
+
 def test_columns_are_known_by_name_whatever_their_case(place: Project) -> None:
     rows = [[f"{WORDS[i % 3]} {i}", "ab"[i % 2], f"s{i % 10}", "pq"[i % 2], f"n{i}", ""] for i in range(60)]
     write_csv("Caption,Label,Speaker,Domain,sample_id,unused", rows)
@@ -231,8 +283,24 @@ def test_few_rows_still_make_three_splits(place: Project) -> None:
     write_csv("text,label", text_rows(["a", "b"] * 8))
     assert place.run("init", "table.csv", "--out", "my.yaml") == 0, place.err
     fit(place)
-    write_csv("text,label", text_rows(["a", "b"]))
-    assert "2 rows" in place.fails("init", "table.csv", "--out", "other.yaml", code=3)
+    write_csv("text,label,group", [[*row, f"g{i % 2}"] for i, row in enumerate(text_rows(["a", "b"] * 8))])
+    error = place.fails("init", "table.csv", "--out", "other.yaml", code=3)
+    assert "16 rows in few groups of column 'group'" in error
+
+
+def test_groups_are_drawn_so_that_all_classes_and_most_rows_train(place: Project) -> None:
+    """Twelve speakers, each of whom says one of three words."""
+    rows = [
+        [text, ("one", "two", "six")[i % 3], f"s{i % 12}"]
+        for i, (text, _) in enumerate(text_rows([""] * 120))
+    ]
+    write_csv("text,label,speaker", rows)
+    assert place.run("init", "table.csv", "--out", "my.yaml") == 0, place.err
+    assert place.run("doctor", "-c", "my.yaml") == 0, place.out
+    counts = {line.split()[0]: line.split()[1:] for line in place.out.splitlines() if line.strip()}
+    assert int(counts["train"][0]) >= 60
+    assert all(int(count) > 0 for count in (*counts["train"][:2], *counts["val"][:2], *counts["test"][:2]))
+    assert all(int(counts[name][0]) > 0 for name in ("one", "two", "six"))
 
 
 def test_what_cannot_be_told_is_asked_for(place: Project) -> None:

@@ -23,8 +23,8 @@ from lightning_distill.data import (
     BatchSampler,
     ByteTextProcessor,
     ImageProcessor,
-    ImageViews,
     ImageTextAudioDataModule,
+    ImageViews,
     ManifestSource,
     MultimodalDataModule,
     MultimodalDataset,
@@ -294,7 +294,7 @@ def test_a_teacher_with_other_preprocessing_sees_the_same_view(manifest: Path) -
         assert (mine - theirs).abs().mean() < 0.5 * (mine - other).abs().mean()
 
 
-def test_views_that_differ_are_refused(manifest: Path) -> None:
+def test_S10_views_that_differ_are_refused(manifest: Path) -> None:
     source = ManifestSource(manifest, COLUMNS)
     ours = {"image": ImageProcessor(16, 3, max_shift=0.3)}
     with pytest.raises(ConfigError, match=r"teacher_processors\['image'\].*same view"):

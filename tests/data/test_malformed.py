@@ -1,4 +1,4 @@
-"""5,000 malformed inputs: each is read or refused in one paragraph. No crash, no hang, nothing else raised."""
+"""5,000 malformed inputs: each is read or refused in one paragraph. No crash, no hang, no traceback."""
 
 from __future__ import annotations
 

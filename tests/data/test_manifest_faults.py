@@ -697,7 +697,9 @@ def test_M10_a_name_given_twice_is_refused_and_a_leak_is_counted(tmp_path: Path)
     content = "sample_id,text,label\np1,a,x\np2,b,y\np1,c,x\np2,d,x\n"
     build = manifest(tmp_path, content)
     fails(ManifestError, build, "m.csv, row 4, column 'sample_id'", "'p1' of row 2 again", "2 names")
-    fails(ManifestError, manifest(tmp_path, "sample_id,text,label\n,a,x\np,b,y\n"), "row 2, column 'sample_id'")
+    fails(
+        ManifestError, manifest(tmp_path, "sample_id,text,label\n,a,x\np,b,y\n"), "row 2, column 'sample_id'"
+    )
     (tmp_path / "a.png").write_bytes(b"something")
     content = "image,text,label,split\na.png,p,x,train\na.png,q,y,test\na.png,r,y,val\n"
     with pytest.warns(UserWarning, match=r"have the same image; 2 such cases"):

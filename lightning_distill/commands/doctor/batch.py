@@ -22,7 +22,7 @@ from lightning_distill.data import BatchSampler, MultimodalDataModule
 from lightning_distill.data.bad_samples import Substituted
 from lightning_distill.data.reading import Reading
 from lightning_distill.data.source import DataSource
-from lightning_distill.errors import NonFiniteError
+from lightning_distill.errors import ManifestError, NonFiniteError
 from lightning_distill.module import DistillationModule
 from lightning_distill.structures import Batch, Inputs
 
@@ -44,6 +44,7 @@ class Estimate:
         state: Bytes of the optimizer's state.
         teacher: Bytes of the teacher.
         kept: Bytes of all prepared samples; 0 where they are not kept.
+        once: Seconds to read these before the first epoch.
         peak: Largest memory of this process so far, bytes.
         device: Where the steps were made.
     """
@@ -56,6 +57,7 @@ class Estimate:
     state: int
     teacher: int
     kept: int
+    once: float
     peak: int
     device: str
 
@@ -78,7 +80,12 @@ def try_batches(parts: Parts, findings: Findings) -> Estimate | None:
             if time.perf_counter() - begin > _PATIENCE or not trial.finite(findings):
                 break
         if batch is None:
-            return None
+            raise ManifestError(
+                where="one training batch",
+                found="none: a stream leaves its last, incomplete batch out",
+                expected=f"{data.batch_size} samples or more, as batch_size says",
+                fix="lower data.batch_size",
+            )
         return _estimate(trial, data, (reads, steps), count, batch)
     return None
 
@@ -193,6 +200,7 @@ def _estimate(
         state=_size([v for s in trial.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]),
         teacher=0 if teacher is None else _size(list(teacher.tensors())),
         kept=size * samples // len(batch["sample_id"]),
+        once=read * samples / len(batch["sample_id"]),
         peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         device=str(trial.device),
     )

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from lightning_distill.commands.doctor.findings import Findings
+from lightning_distill.commands.init.roles import GROUPS
 from lightning_distill.data import GroupSplit, ManifestSource
 from lightning_distill.data.cells import to_numpy
 from lightning_distill.data.source import SPLITS
 from lightning_distill.data.tables import column_names, read_table
-
-NAMES: Final = frozenset(
-    f"{name}{end}"
-    for name in ("group", "speaker", "patient", "subject", "person", "user", "author", "session", "recording")
-    for end in ("", "_id", "id")
-)
 
 
 def check_groups(source: object, findings: Findings) -> None:
@@ -26,7 +19,7 @@ def check_groups(source: object, findings: Findings) -> None:
     splitter = source.layout.splitter
     used = [*source.layout.modalities.values(), *source.layout.target.columns, *splitter.required]
     for name in column_names(source.path):
-        if name.casefold() not in NAMES or name in used or isinstance(splitter, GroupSplit):
+        if name.casefold() not in GROUPS or name in used or isinstance(splitter, GroupSplit):
             continue
         with findings.step(f"{source.path}, column {name!r}"):
             _check(source, name, findings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jsonargparse
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.data import MultimodalDataModule, Processor
@@ -104,11 +104,7 @@ def _make_module(parts: Parts, findings: Findings) -> None:
     spec = parts.config["model"]
     before = len(findings.all)
     with findings.step("model"):
-        made = make(LightningModule, "model", spec)
-        if isinstance(made, DistillationModule):
-            parts.module = made
-        else:
-            findings.note("model", f"a {type(made).__name__}, whose steps are not looked into")
+        parts.module = make(DistillationModule, "model", spec)
     init_args = spec.get("init_args") or {}
     if len(findings.all) == before or not init_args.get("teacher"):
         return
@@ -116,8 +112,7 @@ def _make_module(parts: Parts, findings: Findings) -> None:
         make(Teacher, "teacher", init_args["teacher"])
     alone = {key: init_args[key] for key in init_args if key not in ("teacher", "losses", "weights")}
     with findings.step("model"):
-        made = make(LightningModule, "model", {**spec, "init_args": alone})
-        parts.module = made if isinstance(made, DistillationModule) else None
+        parts.module = make(DistillationModule, "model", {**spec, "init_args": alone})
 
 
 def _make_processors(parts: Parts, findings: Findings) -> None:

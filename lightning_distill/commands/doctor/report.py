@@ -79,7 +79,9 @@ def print_estimate(console: Console, estimate: Estimate | None, epochs: int | No
     if estimate.teacher:
         table.add_row("teacher", _memory(estimate.teacher))
     if estimate.kept:
-        table.add_row("samples in memory", _memory(estimate.kept))
+        table.add_row(
+            "samples in memory", f"{_memory(estimate.kept)}, {_time(estimate.once)} to read them once"
+        )
     table.add_row("peak of this process", _memory(estimate.peak))
     table.columns[1].justify = "left"
     console.print(table)

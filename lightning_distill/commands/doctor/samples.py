@@ -47,7 +47,10 @@ class SplitCount:
 def count_samples(parts: Parts, findings: Findings) -> list[SplitCount]:
     """Count, and find what the counts show to be wrong."""
     data = parts.data
-    if data is None or not isinstance(data.source, DataSource):
+    if data is None:
+        return []
+    if not isinstance(data.source, DataSource):
+        findings.note("data", "a stream, whose samples are neither counted nor decoded beforehand")
         return []
     counts = []
     for split in SPLITS:

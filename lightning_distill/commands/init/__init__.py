@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at data and write a config that trains on them.",
         allow_abbrev=False,
     )
-    parser.add_argument("data", type=Path, help="table (.csv, .tsv, .jsonl, .parquet) or class folders")
+    parser.add_argument("data", type=Path, help="table, class folders, tar shards, or a save_to_disk folder")
     parser.add_argument("--out", type=Path, required=True, help="YAML file to write")
     parser.add_argument(
         "--student",
@@ -117,7 +117,7 @@ def _check_free(paths: Sequence[Path], overwrite: bool) -> None:
 def _tell(plan: Plan, configs: Sequence[Config]) -> None:
     from rich.console import Console
 
-    from lightning_distill.commands.init.looking import shown
+    from lightning_distill.commands.init.specs import shown
     from lightning_distill.errors import printable
 
     console = Console(highlight=False, markup=False, soft_wrap=False)

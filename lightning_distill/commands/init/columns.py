@@ -86,11 +86,13 @@ class Columns:
         table: Them.
         root: Folder that paths start from.
         left_out: Column -> why it is not in the table.
+        media: Column -> modality, where the data say so themselves.
     """
 
     table: TextTable
     root: Path
     left_out: dict[str, str] = field(default_factory=dict)
+    media: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -19,6 +19,7 @@ NAMES: Final = (
     "category",
     "categories",
     "tags",
+    "cls",
     "y",
 )
 _SEPARATORS: Final = ("|", "; ", ";")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from lightning_distill.errors import SampleError
 FILES: Final = 200
 """Files of a modality that are opened."""
 _MOST: Final = 0.95
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,31 +63,31 @@ class Sounds:
     seconds: float
 
 
-def measure_images(column: Column, root: Path) -> Images:
+def measure_images(files: Iterable[bytes]) -> Images:
     """Look at the headers of some images."""
     sides = []
-    for path in _some(column, root):
+    for data in files:
         try:
-            sides.append(min(image_size(read_bytes(path, path))))
-        except (SampleError, ValueError):
+            sides.append(min(image_size(data)))
+        except ValueError:
             continue  # doctor names what cannot be read
     return Images(len(sides), int(np.median(sides)) if sides else 0)
 
 
-def measure_texts(column: Column) -> Texts:
+def measure_texts(texts: Sequence[str]) -> Texts:
     """Count the bytes of the texts."""
-    lengths = [len(cell.encode("utf-8", "replace")) for cell in column.cells]
+    lengths = [len(text.encode("utf-8", "replace")) for text in texts]
     return Texts(len(lengths), _longest(lengths))
 
 
-def measure_sounds(column: Column, root: Path) -> Sounds:
+def measure_sounds(files: Iterable[bytes]) -> Sounds:
     """Look at the headers of some sounds."""
     import soundfile
 
     rates, seconds = [], []
-    for path in _some(column, root):
+    for data in files:
         try:
-            found = soundfile.info(str(path))
+            found = soundfile.info(BytesIO(data))
         except (soundfile.SoundFileError, OSError, RuntimeError):
             continue
         if found.samplerate > 0:
@@ -95,11 +98,17 @@ def measure_sounds(column: Column, root: Path) -> Sounds:
     return Sounds(len(rates), int(np.median(rates)), float(np.quantile(seconds, _MOST)))
 
 
-def _some(column: Column, root: Path) -> Iterable[Path]:
-    """A spread of the files that are there."""
-    count = min(len(column.cells), FILES)
-    paths = (root / column.cells[int(at)] for at in np.linspace(0, len(column.cells) - 1, count))
-    return (path for path in paths if path.is_file())
+def spread(items: Sequence[T]) -> list[T]:
+    """Some of the items, evenly."""
+    at = np.linspace(0, len(items) - 1, min(len(items), FILES)).astype(np.int64)
+    return [items[int(i)] for i in at]
+
+
+def files_of(column: Column, root: Path) -> Iterator[bytes]:
+    """The content of some of the files that a column names."""
+    for cell in spread(column.cells):
+        with contextlib.suppress(SampleError):
+            yield read_bytes(root / cell, cell)
 
 
 def _longest(lengths: list[int]) -> int:

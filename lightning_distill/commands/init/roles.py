@@ -12,18 +12,14 @@ from lightning_distill.data.splits import SPLIT_NAMES
 from lightning_distill.data.targets import Target
 from lightning_distill.errors import ConfigError
 
-TEXTS: Final = ("text", "caption", "sentence", "description", "name", "title")
+TEXTS: Final = ("text", "caption", "sentence", "description", "name", "title", "txt")
 _SPLITS: Final = ("split", "subset", "partition", "set", "fold")
-_GROUPS: Final = (
-    "group",
-    "group_id",
-    "speaker",
-    "speaker_id",
-    "patient",
-    "patient_id",
-    "subject",
-    "subject_id",
+GROUPS: Final = tuple(
+    f"{name}{end}"
+    for name in ("group", "speaker", "patient", "subject", "person", "user", "author", "session", "recording")
+    for end in ("", "_id", "id")
 )
+"""Names of columns whose values should not be in several splits."""
 _MOSTLY: Final = 0.5
 
 
@@ -75,7 +71,7 @@ def roles_of(columns: Columns, label: str | None) -> Roles:
     for modality, suffixes in FolderSource.suffixes.items():
         _take_media(columns, free, left_out, modalities, modality, suffixes)
     split = _take_split(free, left_out)
-    group = _take(free, _GROUPS)
+    group = _take(free, GROUPS)
     named = {role: column for role in ("domain", "weight", "sample_id") if (column := _take(free, (role,)))}
     for name in [name for name, column in free.items() if not column.cells]:
         del free[name]
@@ -111,7 +107,10 @@ def _take_media(
     """The fullest column of paths of files that are there."""
     found = []
     for column in list(free.values()):
-        named, there = column.share_of_files(columns.root, suffixes)
+        if column.name in columns.media:
+            named = there = float(columns.media[column.name] == modality)
+        else:
+            named, there = column.share_of_files(columns.root, suffixes)
         if named <= _MOSTLY:
             continue
         del free[column.name]

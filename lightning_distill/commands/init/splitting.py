@@ -21,6 +21,8 @@ _SHARES: Final = (0.1, 0.2)
 _SEEDS: Final = range(20)
 _ENOUGH: Final = 0.9
 """Share of the classes of all splits that must be there for the smallest shares to do."""
+_TRAIN: Final = 0.6
+"""Share of the rows that should train."""
 
 
 def splitter_of(columns: Columns, roles: Roles, labels: Labels) -> Splitter:
@@ -66,15 +68,19 @@ def _by_chance(group: str | None, share: float, seed: int) -> Splitter:
 
 
 def _rate(labels: Labels, split: NDArray[np.int8]) -> tuple[float, float]:
-    """Share of the classes that train, and share of the classes of all splits; 0 where a split is empty."""
+    """Share of the classes that train, and share of the classes of all splits; 0 where a split is empty.
+
+    The latter is less where few rows are left to train on.
+    """
     if len(np.unique(split)) < len(SPLITS):
         return 0.0, 0.0
+    enough = min(1.0, float((split == 0).mean()) / _TRAIN)
     if labels.values.ndim == 2:
-        return 1.0, 1.0
+        return 1.0, enough
     known = labels.values != UNLABELLED
     cells = np.unique(split[known] * len(labels.names) + labels.values[known])
     count = len(labels.names)
-    return int((cells < count).sum()) / count, len(cells) / (count * len(SPLITS))
+    return int((cells < count).sum()) / count, enough * len(cells) / (count * len(SPLITS))
 
 
 def _best(rated: Iterable[tuple[Splitter, float, float]]) -> tuple[Splitter, float, float]:

@@ -137,29 +137,36 @@ def read_samples(
         rows = used
         if samples is not None and samples < len(used):
             rows = np.sort(generator("doctor", 0).choice(used, samples, replace=False))
-        one_by_one = _Samples(data.source, data, rows)
-        looked = DataLoader(
-            one_by_one,
-            batch_size=None,
-            num_workers=min(workers, max(1, len(rows) // 8), _WATCHED),
-            worker_init_fn=_one_thread,
-        )
-        measures = Measures(len(rows), len(used))
-        errors: list[DistillError] = []
-        try:
-            for one in _shown(looked, len(rows), console):
-                errors += one.errors
-                for name, value in one.measured.items():
-                    measures.values[name].append(value)
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            measures.survived = False
-            findings.error(_died(one_by_one, error))
-        _keep(errors, findings)
+        measures = Measures(0, len(used))
+        _keep(_read(_Samples(data.source, data, rows), measures, findings, console, workers), findings)
         _warn_of_cuts(measures, findings)
         return measures
     return None
+
+
+def _read(
+    samples: _Samples, measures: Measures, findings: Findings, console: Console, workers: int
+) -> list[DistillError]:
+    """Read all of these; returns what is wrong with them."""
+    looked = DataLoader(
+        samples,
+        batch_size=None,
+        num_workers=min(workers, max(1, len(samples) // 8), _WATCHED),
+        worker_init_fn=_one_thread,
+    )
+    errors: list[DistillError] = []
+    try:
+        for one in _shown(looked, len(samples), console):
+            measures.samples += 1
+            errors += one.errors
+            for name, value in one.measured.items():
+                measures.values[name].append(value)
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        measures.survived = False
+        findings.error(_died(samples, error))
+    return errors
 
 
 def _shown(looked: Iterable[Looked], total: int, console: Console) -> Iterable[Looked]:

@@ -28,6 +28,8 @@ types: install
 bench: install
 	$(BIN)/python benchmarks/human_speech.py --out benchmarks/results
 	$(BIN)/python benchmarks/value_clip.py --out benchmarks/results
+	$(BIN)/python benchmarks/manifest.py --out benchmarks/results
+	$(BIN)/python benchmarks/data_loading.py --out benchmarks/results
 
 docs: install
 	$(BIN)/python -m pytest --doctest-modules lightning_distill

@@ -3,7 +3,7 @@
 A CSV of about 110 MB with four text columns is written to a temporary folder and read once. Then opening it
 again takes turns with reading the same file by pyarrow (median of the rounds). Workers are forked, as a
 DataLoader forks them, and read every 10th row of the training split through the data set; what a worker adds
-is the growth of its private memory (`Private_Dirty` in /proc/self/smaps_rollup) over one that reads one batch.
+is the growth of its private memory (`Private_Dirty` in /proc/self/smaps_rollup) over one that reads a batch.
 
     python benchmarks/manifest.py --out benchmarks/results
 

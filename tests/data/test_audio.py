@@ -57,11 +57,11 @@ def test_every_format_is_read(tmp_path: Path, kind: str, subtype: str) -> None:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
-def test_a3_every_depth_is_scaled_to_one(tmp_path: Path, subtype: str) -> None:
+def test_A3_every_depth_is_scaled_to_one(tmp_path: Path, subtype: str) -> None:
     assert np.abs(read(tmp_path, encoded(TONE, subtype=subtype)).samples - TONE).max() < 0.02
 
 
-def test_a3_channels_are_averaged(tmp_path: Path) -> None:
+def test_A3_channels_are_averaged(tmp_path: Path) -> None:
     left = np.full(300_000, 0.5)
     stereo = np.stack([left, -0.25 * np.ones_like(left)], axis=1)
     samples = read(tmp_path, encoded(stereo, subtype="FLOAT")).samples
@@ -69,12 +69,12 @@ def test_a3_channels_are_averaged(tmp_path: Path) -> None:
     assert (samples == 0.125).all()
 
 
-def test_a3_overshoot_of_floating_point_files_is_kept(tmp_path: Path) -> None:
+def test_A3_overshoot_of_floating_point_files_is_kept(tmp_path: Path) -> None:
     assert read(tmp_path, encoded(3 * TONE, subtype="FLOAT")).samples.max() > 1.4
 
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS)
-def test_a1_truncated_anywhere_is_refused(tmp_path: Path, kind: str, subtype: str) -> None:
+def test_A1_truncated_anywhere_is_refused(tmp_path: Path, kind: str, subtype: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * RATE)
     data = encoded(noise, kind, subtype)
     read(tmp_path, data)
@@ -110,11 +110,11 @@ def test_chunks_before_the_samples_are_passed(tmp_path: Path) -> None:
         (b"ID3\x04", "sound.bin"),
     ],
 )
-def test_a1_what_is_no_sound_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
+def test_A1_what_is_no_sound_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
     refused(tmp_path, data, words)
 
 
-def test_a4_no_samples_and_samples_that_are_not_finite(tmp_path: Path) -> None:
+def test_A4_no_samples_and_samples_that_are_not_finite(tmp_path: Path) -> None:
     refused(tmp_path, encoded(np.empty(0)), "0 frames")
     for value in (np.nan, np.inf, -np.inf):
         broken = TONE.copy()
@@ -130,7 +130,7 @@ def flac_that_claims(frames: int) -> bytes:
 
 
 @pytest.mark.parametrize("frames", [2**36 - 1, 10 * 3600 * 16_000, 10**8, RATE + 1])
-def test_a2_frames_a_header_only_claims_cost_no_memory(tmp_path: Path, frames: int) -> None:
+def test_A2_frames_a_header_only_claims_cost_no_memory(tmp_path: Path, frames: int) -> None:
     data = flac_that_claims(frames)
     tracemalloc.start()
     refused(tmp_path, data)
@@ -138,7 +138,7 @@ def test_a2_frames_a_header_only_claims_cost_no_memory(tmp_path: Path, frames: i
     tracemalloc.stop()
 
 
-def test_a3_rates_that_make_no_sense(tmp_path: Path) -> None:
+def test_A3_rates_that_make_no_sense(tmp_path: Path) -> None:
     for rate, word in ((0, "sound.bin"), (2**31 - 1, "2147483647 Hz")):
         data = bytearray(encoded(TONE))
         data[24:28] = struct.pack("<I", rate)
@@ -161,7 +161,7 @@ def test_flipped_bits_are_refused_or_read(tmp_path: Path, kind: str, subtype: st
 
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS)
-def test_a1_mutated_bytes_are_refused_or_read(kind: str, subtype: str) -> None:
+def test_A1_mutated_bytes_are_refused_or_read(kind: str, subtype: str) -> None:
     rng = np.random.default_rng(2)
     for damaged in mutations(encoded(TONE, kind, subtype), rng, 60):
         with suppress(SampleError):
@@ -186,7 +186,7 @@ def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
         decode_audio(encoded(TONE)[:-5], "row 1", "shard.tar/a.wav")
 
 
-def test_a5_without_a_decoder_it_is_said_at_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_A5_without_a_decoder_it_is_said_at_setup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ConfigError, match="pip install soundfile"):
         AudioProcessor().check()
@@ -197,7 +197,7 @@ def test_a5_without_a_decoder_it_is_said_at_setup(monkeypatch: pytest.MonkeyPatc
 encoded_once = encoded(TONE)
 
 
-def test_a3_sounds_of_other_sources_are_checked_too() -> None:
+def test_A3_sounds_of_other_sources_are_checked_too() -> None:
     processor = AudioProcessor(RATE)
     for samples, rate in ((TONE, 0), (TONE, -5), (TONE, 2**31 - 1), (TONE[:0], RATE)):
         with pytest.raises(ValueError, match=f"{len(samples)} samples at {rate} Hz"):
@@ -216,7 +216,7 @@ def test_clips_are_centred_padded_and_cropped() -> None:
     assert torch.equal(processor.blank(), torch.zeros(10))
 
 
-def test_a3_other_rates_are_resampled() -> None:
+def test_A3_other_rates_are_resampled() -> None:
     time = np.arange(44_100) / 44_100
     sound = Waveform(np.sin(2 * np.pi * 440 * time).astype(np.float32), 44_100)
     found = AudioProcessor(16_000).prepare(sound).numpy()
@@ -255,7 +255,7 @@ def test_log_mel_equals_the_reference() -> None:
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_a4_silence_and_one_sample_stay_finite() -> None:
+def test_A4_silence_and_one_sample_stay_finite() -> None:
     processor = AudioProcessor(RATE)
     one = processor.prepare(Waveform(np.ones(1, np.float32), RATE))
     found = processor.collate([processor.blank(), one])

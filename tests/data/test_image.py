@@ -73,14 +73,14 @@ def test_jpeg_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
     ("mode", "kind"),
     [*((m, "PNG") for m in ("1", "L", "LA", "P", "RGBA")), *((m, "BMP") for m in ("1", "L", "P"))],
 )
-def test_i6_every_mode_becomes_rgb_without_alpha(tmp_path: Path, mode: str, kind: str) -> None:
+def test_I6_every_mode_becomes_rgb_without_alpha(tmp_path: Path, mode: str, kind: str) -> None:
     image = Image.fromarray(PICTURE).convert(mode)
     if mode == "RGBA":
         image.putalpha(Image.fromarray(PICTURE[:, :, 0]))
     assert (read(tmp_path, encoded(image, kind)) == np.asarray(image.convert("RGB"))).all()
 
 
-def test_i6_sixteen_bits_become_eight(tmp_path: Path) -> None:
+def test_I6_sixteen_bits_become_eight(tmp_path: Path) -> None:
     deep = (np.arange(96, dtype=np.uint16) * 680).reshape(8, 12)
     ok, data = cv2.imencode(".png", deep)
     assert ok
@@ -91,7 +91,7 @@ def test_i6_sixteen_bits_become_eight(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_i6_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_I6_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     picture = np.zeros((16, 32, 3), np.uint8)
     picture[:8, :8] = 255
     exif = Image.Exif()
@@ -112,14 +112,14 @@ def test_i6_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) 
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_i2_truncated_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
+def test_I2_truncated_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
     data = encoded(PICTURE, kind)
     read(tmp_path, data)
     for size in range(1, len(data)):
         refused(tmp_path, data[:size])
 
 
-def test_i2_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path: Path) -> None:
+def test_I2_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path: Path) -> None:
     thumbnail = encoded(PICTURE, "JPEG")
     data = encoded(PICTURE, "JPEG", exif=b"Exif\0\0" + thumbnail, progressive=True)
     assert data.count(b"\xff\xd9") == 2
@@ -129,7 +129,7 @@ def test_i2_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_i3_flipped_bits_are_refused_or_read(tmp_path: Path, kind: str) -> None:
+def test_I3_flipped_bits_are_refused_or_read(tmp_path: Path, kind: str) -> None:
     data = encoded(PICTURE, kind)
     rng = np.random.default_rng(1)
     for _ in range(80):
@@ -156,7 +156,7 @@ def test_i3_flipped_bits_are_refused_or_read(tmp_path: Path, kind: str) -> None:
         (b"\0\x01\x02\x03", "the bytes '00 01 02 03'"),
     ],
 )
-def test_i1_what_is_no_image_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
+def test_I1_what_is_no_image_is_called_by_its_name(tmp_path: Path, data: bytes, words: str) -> None:
     refused(tmp_path, data, words)
 
 
@@ -170,7 +170,7 @@ def test_missing_folders_and_pipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_i3_mutated_bytes_are_refused_or_read(kind: str) -> None:
+def test_I3_mutated_bytes_are_refused_or_read(kind: str) -> None:
     rng = np.random.default_rng(2)
     for damaged in mutations(encoded(PICTURE, kind), rng, 60):
         with suppress(SampleError):
@@ -196,7 +196,7 @@ def mutations(data: bytes, rng: np.random.Generator, count: int) -> Iterator[byt
         ("PDF", "PDF"),
     ],
 )
-def test_i5_other_formats_are_not_decoded(tmp_path: Path, kind: str, words: str) -> None:
+def test_I5_other_formats_are_not_decoded(tmp_path: Path, kind: str, words: str) -> None:
     """OpenCV could read GIF and TIFF; a GIF of 100,000 frames or a TIFF of pointers never gets there."""
     refused(tmp_path, encoded(PICTURE, kind), words)
     refused(tmp_path, b"SIMPLE  =                    T", "text that begins with 'simple")
@@ -215,7 +215,7 @@ def peak_kb(reset: bool = False) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("kind", ["iCCP", "zTXt", "eXIf"])
-def test_i5_metadata_that_unpacks_to_200_mb_costs_no_memory(kind: str) -> None:
+def test_I5_metadata_that_unpacks_to_200_mb_costs_no_memory(kind: str) -> None:
     packer = zlib.compressobj(9)
     bomb = b"".join([packer.compress(bytes(1_000_000)) for _ in range(200)]) + packer.flush()
     body = {"iCCP": b"x\0\0" + bomb, "zTXt": b"x\0\0" + bomb, "eXIf": b"MM\0*" + bytes(1_000_000)}[kind]
@@ -227,7 +227,7 @@ def test_i5_metadata_that_unpacks_to_200_mb_costs_no_memory(kind: str) -> None:
     assert peak_kb() - before < 50_000
 
 
-def test_i6_cmyk_is_converted_without_a_profile(tmp_path: Path) -> None:
+def test_I6_cmyk_is_converted_without_a_profile(tmp_path: Path) -> None:
     ramp = (np.indices((32, 48)).sum(axis=0) * 3).astype(np.uint8)
     cmyk = np.stack([ramp, ramp[:, ::-1], np.full_like(ramp, 40), np.full_like(ramp, 25)], axis=2)
     image = Image.fromarray(cmyk, "CMYK")
@@ -238,14 +238,14 @@ def test_i6_cmyk_is_converted_without_a_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_i6_the_colour_under_transparent_pixels_is_kept(tmp_path: Path, kind: str) -> None:
+def test_I6_the_colour_under_transparent_pixels_is_kept(tmp_path: Path, kind: str) -> None:
     image = Image.fromarray(PICTURE)
     image.putalpha(Image.new("L", image.size, 0))
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     assert (read(tmp_path, encoded(image, kind, **options)) == PICTURE).all()
 
 
-def test_i6_a_palette_with_a_transparent_colour(tmp_path: Path) -> None:
+def test_I6_a_palette_with_a_transparent_colour(tmp_path: Path) -> None:
     image = Image.fromarray(PICTURE).convert("P")
     found = read(tmp_path, encoded(image, "PNG", transparency=int(np.asarray(image)[0, 0])))
     assert (found == np.asarray(image.convert("RGB"))).all()
@@ -284,7 +284,7 @@ def bombs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", list(bombs()))
-def test_i4_bombs_are_refused_from_the_header(tmp_path: Path, kind: str) -> None:
+def test_I4_bombs_are_refused_from_the_header(tmp_path: Path, kind: str) -> None:
     data = bombs()[kind]
     start = time.perf_counter()
     refused(tmp_path, data, "pixels")
@@ -298,12 +298,12 @@ def test_sizes_come_from_the_header(width: int, height: int, kind: str) -> None:
     assert image_size(encoded(picture, "WEBP", lossless=True)) == (width, height)
 
 
-def test_i7_a_size_of_zero_is_refused(tmp_path: Path) -> None:
+def test_I7_a_size_of_zero_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, png_that_claims(0, 5), "0 x 5 pixels")
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([1, 3]), st.sampled_from([1, 7, 32]))
-def test_i7_any_size_becomes_the_square(height: int, width: int, channels: int, size: int) -> None:
+def test_I7_any_size_becomes_the_square(height: int, width: int, channels: int, size: int) -> None:
     raw = np.full((height, width, 3), 77, np.uint8)
     found = ImageProcessor(size, channels).prepare(raw)
     assert found.shape == (channels, size, size)
@@ -332,7 +332,7 @@ def test_nothing_aliases_where_a_side_shrinks_by_less_than_half(height: int, wid
     assert np.abs(found - np.interp(centres, np.arange(width), ramp[0]))[inner].max() < 2
 
 
-def test_i7_lines_of_one_pixel() -> None:
+def test_I7_lines_of_one_pixel() -> None:
     line = np.full((1, 10_000, 3), 50, np.uint8)
     for raw in (line, line.transpose(1, 0, 2), line[:, :1]):
         assert (ImageProcessor(8).prepare(raw) == 50).all()

@@ -119,7 +119,7 @@ def test_the_slow_and_the_fast_path_are_taken(processors: dict[str, TextProcesso
 
 @pytest.mark.parametrize("name", ["wordpiece", "left", "slow"])
 @given(batch=st.lists(ANY_TEXT, min_size=1, max_size=4))
-def test_t3_any_characters_become_tokens(
+def test_T3_any_characters_become_tokens(
     name: str, batch: list[str], processors: dict[str, TextProcessor]
 ) -> None:
     for processor in (processors[name], ByteTextProcessor(9)):
@@ -129,7 +129,7 @@ def test_t3_any_characters_become_tokens(
         assert (mask.sum(1) >= 1).all()
 
 
-def test_t3_surrogates() -> None:
+def test_T3_surrogates() -> None:
     """Half a pair stands for nothing and is replaced; a pair given in halves is put together."""
     processor = ByteTextProcessor()
     assert processor.prepare("a\ud800b") == "a\ufffdb".encode()
@@ -144,7 +144,7 @@ def test_what_is_no_text_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u00a0\u3000"])
-def test_t1_blanks_are_the_empty_text(text: str, folder: Path) -> None:
+def test_T1_blanks_are_the_empty_text(text: str, folder: Path) -> None:
     for processor in (TextProcessor(str(folder)), ByteTextProcessor()):
         found = processor.collate([processor.prepare(text), processor.prepare("a")])
         empty = processor.collate([processor.blank(), processor.prepare("a")])
@@ -152,14 +152,14 @@ def test_t1_blanks_are_the_empty_text(text: str, folder: Path) -> None:
         assert found["attention_mask"][0].sum() >= 1
 
 
-def test_t1_unknown_words_are_unknown_tokens(folder: Path) -> None:
+def test_T1_unknown_words_are_unknown_tokens(folder: Path) -> None:
     processor = TextProcessor(str(folder))
     found = processor.collate([processor.prepare("\u4e03 xyz")])
     assert found["input_ids"].tolist() == [[2, 1, 1, 3]]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_t6_a_text_without_tokens_has_one_to_attend_to(tmp_path: Path, side: str) -> None:
+def test_T6_a_text_without_tokens_has_one_to_attend_to(tmp_path: Path, side: str) -> None:
     folder = save_gpt2(tmp_path / "gpt2", pad_token="<|endoftext|>", padding_side=side)
     processor = TextProcessor(str(folder))
     for batch in (["", "ab"], ["", ""]):
@@ -177,7 +177,7 @@ def told() -> Iterator[list[warnings.WarningMessage]]:
 
 
 @pytest.mark.parametrize("name", ["wordpiece", "left", "slow", "bytes"])
-def test_t2_truncation_is_counted_and_told_once(
+def test_T2_truncation_is_counted_and_told_once(
     name: str, processors: dict[str, TextProcessor], told: list[warnings.WarningMessage]
 ) -> None:
     processor = ByteTextProcessor(5) if name == "bytes" else processors[name]
@@ -190,7 +190,7 @@ def test_t2_truncation_is_counted_and_told_once(
     assert "2 of 3 texts" in ours[0]
 
 
-def test_t2_a_text_of_a_megabyte(folder: Path, told: list[warnings.WarningMessage]) -> None:
+def test_T2_a_text_of_a_megabyte(folder: Path, told: list[warnings.WarningMessage]) -> None:
     for processor in (TextProcessor(str(folder), 8), ByteTextProcessor(8)):
         found = processor.collate([processor.prepare("a cat " * 170_000), processor.prepare("a dog")])
         assert found["input_ids"].shape == (2, 8)
@@ -240,11 +240,11 @@ def test_a_tokenizer_that_is_not_there(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "nothing.*save_pretrained")
 
 
-def test_t4_a_tokenizer_without_padding(tmp_path: Path) -> None:
+def test_T4_a_tokenizer_without_padding(tmp_path: Path) -> None:
     refused(save_gpt2(tmp_path / "gpt2"), "has no padding token")
 
 
-def test_t4_the_end_token_may_pad(tmp_path: Path) -> None:
+def test_T4_the_end_token_may_pad(tmp_path: Path) -> None:
     processor = TextProcessor(str(save_gpt2(tmp_path / "gpt2", pad_token="<|endoftext|>")))
     processor.check()
     found = processor.collate(["ab", "a"])
@@ -253,7 +253,7 @@ def test_t4_the_end_token_may_pad(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tokenizer_class", ["BertTokenizer", "Own", None])
 @pytest.mark.parametrize("auto_map", [{"AutoTokenizer": ["own.Own", "own.Own"]}, ["own.Own", None]])
-def test_t7_code_that_comes_with_a_tokenizer_is_not_run(
+def test_T7_code_that_comes_with_a_tokenizer_is_not_run(
     folder: Path, tokenizer_class: str | None, auto_map: object
 ) -> None:
     mark = folder / "was_run"

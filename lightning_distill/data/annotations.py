@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from os.path import normpath
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_distill.data.cells import index_in, refuse_blanks, refuse_empty, to_numpy
 from lightning_distill.data.source import SPLITS
-from lightning_distill.data.tables import TextTable
+from lightning_distill.data.tables import TextTable, first_true
 from lightning_distill.data.targets import numbers
 from lightning_distill.errors import ManifestError
 
@@ -110,12 +111,23 @@ def leaks(
     """
     found = [_leak(table, sample_id, split, "are the same sample")]
     for modality, column in paths.items():
-        cells = table.columns[column]
+        cells = _normal(table.columns[column])
         there = to_numpy(cells.is_valid())
         codes = to_numpy(cells.dictionary_encode().indices.fill_null(-1)).astype(np.int64)
         codes = np.where(there, codes, -1 - np.arange(len(codes)))
         found.append(_leak(table, codes, split, f"have the same {modality}"))
     return list(filter(None, found))
+
+
+def _normal(paths: Any) -> Any:
+    """Paths without `./`, `..` and `//`, so that one file has one name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    odd = pc.match_substring_regex(paths, r"(^|/)\.{0,2}/")
+    if first_true(odd) is None:
+        return paths
+    return pa.array([None if p is None else normpath(p) for p in paths.to_pylist()], pa.large_string())
 
 
 def _leak(table: TextTable, ids: NDArray[np.int64], split: NDArray[np.int8], what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class BadSampleLog:
     def __init__(self, size: int, path: Path | None) -> None:
         self.limit = max(1, int(BUDGET * size))
         self.size, self.path = size, path
-        self._count: Counter[int] = Counter()
+        self._bad: defaultdict[int, set[str]] = defaultdict(set)
 
     def add(self, records: Sequence[BadSample]) -> None:
         """Take note.
@@ -71,11 +71,12 @@ class BadSampleLog:
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
         for record in records:
-            self._count[record.epoch] += 1
-            if self._count[record.epoch] > self.limit:
+            bad = self._bad[record.epoch]
+            bad.add(record.where)  # a sample that is read several times in an epoch counts once
+            if len(bad) > self.limit:
                 raise SampleError(
                     where=record.where,
-                    found=f"{record.found}; it is bad sample {self._count[record.epoch]} of this epoch",
+                    found=f"{record.found}; it is bad sample {len(bad)} of this epoch",
                     expected=f"at most {self.limit} of {self.size} samples to be bad ({BUDGET:.0%})",
                     fix="repair the samples"
                     + (f" listed in {self.path}" if self.path else "")

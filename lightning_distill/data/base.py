@@ -45,7 +45,7 @@ class MultimodalDataModule(LightningDataModule):
         sampling: Which training samples are used, and how often; None is `Shuffle()`, each once an epoch.
         on_bad_sample: "stop" at a sample that cannot be read; or "substitute" another one, chosen by (seed,
             epoch, sample), add it to `bad_samples.jsonl` in the run folder, and stop when more than 1 % of an
-            epoch's samples are bad. In evaluation a substitute has no label, so that none is counted twice.
+            epoch's samples are bad. In evaluation a substitute has no label, and is not counted.
         teacher_processors: modality -> preprocessing for the teacher, only where it differs.
 
     Raises:

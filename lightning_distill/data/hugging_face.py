@@ -107,18 +107,20 @@ class HuggingFaceSource(ContentSource):
         import pyarrow as pa
 
         split_is_told = len(self._parts) > 1
-        texts: dict[str, list[Any]] = {}
+        texts: dict[str, dict[Any, Any]] = {}
         for name, part in self._parts.items():
             origin = f"{self._name}[{name!r}]" if name else self._name
             required = [c for c in layout.required if not (split_is_told and c == "split")]
             wanted = choose_columns(origin, part.column_names, required, layout.optional)
             for column in wanted:
-                texts.setdefault(column, []).append(self._text(part, origin, column, layout))
+                texts.setdefault(column, {})[name] = self._text(part, origin, column, layout)
             if split_is_told:
                 self._check_split(name, origin, wanted)
-                texts.setdefault("split", []).append(pa.array([name] * len(part), pa.large_string()))
+                texts.setdefault("split", {})[name] = pa.array([name] * len(part), pa.large_string())
         rows = sum(map(len, self._parts.values()))
-        cells = {name: pa.concat_arrays(blocks) for name, blocks in texts.items()}
+        empty = {name: pa.nulls(len(part), pa.large_string()) for name, part in self._parts.items()}
+        # What only some parts have is empty in the others.
+        cells = {c: pa.concat_arrays([*{**empty, **blocks}.values()]) for c, blocks in texts.items()}
         if not rows:
             raise ManifestError(
                 where=self._name, found="0 rows", expected="at least one row", fix="fill the data set"

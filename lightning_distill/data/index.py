@@ -221,7 +221,7 @@ def _write(index: Index, path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for old in folder.glob("*.arrow"):
+    for old in (*folder.glob("*.arrow"), *folder.glob(".*.partial")):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > _MONTH:
                 old.unlink()

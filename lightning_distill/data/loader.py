@@ -48,7 +48,8 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
             self._stop_workers()
             raise
         except RuntimeError as error:
-            if "DataLoader" not in str(error):
+            # "Caught ..." is an error that the user's own code raised in a worker that lives on.
+            if "DataLoader" not in str(error) or str(error).startswith("Caught "):
                 raise
             lost = self._lost(error)
             self._stop_workers()
@@ -110,6 +111,7 @@ def batch_loader(
         dataset.watch = torch.full((num_workers,), -1, dtype=torch.int64).share_memory_()
     dataset.log = log
     log.add(dataset.records)
+    dataset.records = ()
     return BatchLoader(
         dataset,
         batch_size=None,

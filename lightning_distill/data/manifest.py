@@ -97,8 +97,8 @@ class ManifestSource(PathSource):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the file."""
-        return self._content
+        """Hashes of the file, and of what ids, targets and splits became of it."""
+        return f"{self._content}-{super().fingerprint}"
 
     def _look_again(self, check: Callable[[TextTable, str], None]) -> None:
         """Look for some of the files of a table that was checked before."""

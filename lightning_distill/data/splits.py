@@ -176,7 +176,7 @@ class StratifiedSplit(Splitter):
         draw = np.empty(len(sample_id))
         for stratum in np.unique(target):
             rows = np.sort(first[target[first] == stratum])
-            start = generator("stratified split", self.seed, int(stratum)).random()
+            start = generator("stratified split", self.seed, int(sample_id[rows[0]])).random()
             draw[rows] = (start + np.arange(len(rows)) * _GOLDEN) % 1
         return _by_draw(draw[first][same], self.val_share, self.test_share)
 

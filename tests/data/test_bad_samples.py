@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.data.loader import BatchLoader
 from lightning_distill.errors import ManifestError, SampleError, WorkerError
+from lightning_distill.randomness import View
 from lightning_distill.structures import UNLABELLED, Batch
 from tests.builders import DIMS, VectorProcessor, VectorSource, make_data, make_trainer
 from tests.module.parts import make_module
@@ -181,3 +182,26 @@ def test_M20_no_rows_left_after_filters() -> None:
     data = MultimodalDataModule(source, {"a": VectorProcessor(DIMS["a"])})
     with pytest.raises(ManifestError, match=r"split 'val'.*0 usable rows of 41"):
         data.setup("fit")
+
+
+class Strict(VectorProcessor):
+    """Fails as a user's own code may."""
+
+    def prepare(self, raw: NDArray[np.float64], view: View | None = None) -> torch.Tensor:
+        raise RuntimeError("a bug of mine")
+
+
+def test_an_error_of_the_users_code_is_no_lost_worker() -> None:
+    data = MultimodalDataModule(VectorSource(), {"a": Strict(DIMS["a"])}, num_workers=1)
+    with pytest.raises(RuntimeError, match="a bug of mine"):
+        batches(data)
+
+
+def test_one_bad_sample_that_is_read_often_counts_once(tmp_path: Path) -> None:
+    class BadValidation(Broken):
+        bad = (301,)
+
+    data = make_data(BadValidation(train=300, val=40), on_bad_sample="substitute")
+    trainer = make_trainer(tmp_path, max_epochs=2, num_sanity_val_steps=2, val_check_interval=0.25)
+    trainer.fit(make_module(), datamodule=data)
+    assert len((tmp_path / "bad_samples.jsonl").read_text().splitlines()) > 2

@@ -284,3 +284,18 @@ data:
 """
         module = parser.instantiate_classes(parser.parse_string(text)).data
         assert len(batches(module, "val", epochs=1)) == 1
+
+
+def test_a_column_that_only_one_split_has(saved: Path) -> None:
+    def texts(count: int, **more: Any) -> Any:
+        return datasets.Dataset.from_dict(
+            {
+                "text": [f"text {len(more)} {i}" for i in range(count)],
+                "label": ["x", "y"] * (count // 2),
+                **more,
+            }
+        )
+
+    both = datasets.DatasetDict({"train": texts(4, weight=[0.5] * 4), "test": texts(2)})
+    table = HuggingFaceSource(both, {"text": "text"}).samples
+    assert table.weight.tolist() == [0.5] * 4 + [1.0] * 2

@@ -89,6 +89,8 @@ def test_same_name_size_and_time_but_other_content(manifest: Path) -> None:
     after = ManifestSource(manifest, TEXT)
     assert (before.cell("text", 7), after.cell("text", 7)) == ("text 7", "tixt 7")
     assert before.fingerprint != after.fingerprint
+    other = ManifestSource(manifest, TEXT, splitter=RandomSplit(seed=1))
+    assert other.fingerprint != after.fingerprint  # the same file, split otherwise
 
 
 def test_a_damaged_index_is_made_again(manifest: Path) -> None:

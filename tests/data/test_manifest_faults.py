@@ -701,7 +701,7 @@ def test_M10_a_name_given_twice_is_refused_and_a_leak_is_counted(tmp_path: Path)
         ManifestError, manifest(tmp_path, "sample_id,text,label\n,a,x\np,b,y\n"), "row 2, column 'sample_id'"
     )
     (tmp_path / "a.png").write_bytes(b"something")
-    content = "image,text,label,split\na.png,p,x,train\na.png,q,y,test\na.png,r,y,val\n"
+    content = "image,text,label,split\na.png,p,x,train\n./a.png,q,y,test\na.png,r,y,val\n"
     with pytest.warns(UserWarning, match=r"have the same image; 2 such cases"):
         manifest(tmp_path, content, modalities={**IMAGE, **TEXT})()
 

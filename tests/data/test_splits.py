@@ -118,3 +118,10 @@ def test_faults(tmp_path: Path) -> None:
         for make in (RandomSplit, StratifiedSplit, lambda *a: GroupSplit("g", *a)):
             with pytest.raises(ConfigError, match="test_share"):
                 make(*shares)
+
+
+def test_a_class_that_comes_later_moves_no_other_row_of_a_stratified_split(tmp_path: Path) -> None:
+    rows = [f"text {i},{'bc'[i % 2]},s" for i in range(300)]
+    before = splits(tmp_path, StratifiedSplit(0.1, 0.2), rows)
+    after = splits(tmp_path, StratifiedSplit(0.1, 0.2), [*rows, "new,a,s"])
+    assert np.array_equal(after[:300], before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NotRequired, TypedDict
 
 from torch import Tensor
+
+from lightning_distill.errors import ConfigError, nearest
 
 UNLABELLED: Final = -100
 """Class index of a sample without a label (what `torch.nn.functional.cross_entropy` ignores)."""
@@ -49,15 +51,58 @@ class ModelOutput:
 
     Attributes:
         logits: float tensor "batch classes".
-        embedding: float tensor "batch dim", the fused feature after clipping.
+        embedding: float tensor "batch dim", the fused feature after clipping; None where a foreign model
+            does not tell which of its tensors that is.
         features: modality -> float tensor "batch dim_m", one per encoder, zero where absent.
         extras: 0-d tensors worth logging, such as the saturated share of the fused feature.
+        layers: Path of a module -> its output, for the layers that were asked for.
     """
 
     logits: Tensor
-    embedding: Tensor
-    features: Mapping[str, Tensor]
+    embedding: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def at(self, name: str) -> Tensor:
+        """The tensor a distillation term asks for by name.
+
+        Args:
+            name: "logits", "embedding", "features.<modality>", or else the path of a module whose output was
+                captured, such as "encoders.image.backbone.layer3".
+
+        Raises:
+            ConfigError: If there is no such tensor.
+
+        >>> import torch
+        >>> ModelOutput(torch.zeros(2, 3), features={"image": torch.ones(2, 8)}).at("features.image").shape
+        torch.Size([2, 8])
+        """
+        known = {"logits": self.logits} | {f"features.{m}": x for m, x in self.features.items()}
+        if self.embedding is not None:
+            known["embedding"] = self.embedding
+        known = {**self.layers, **known}
+        if name not in known:
+            raise ConfigError(
+                where=f"layer {name!r}",
+                found=f"a model that gives {', '.join(known)}{nearest(name, known)}",
+                expected="the name of one of these, or the path of a module",
+                fix="print the paths with [name for name, _ in model.named_modules()]",
+            )
+        return known[name]
+
+
+OUTPUT_NAMES: Final = ("logits", "embedding")
+
+
+def is_layer(name: str, modalities: Sequence[str]) -> bool:
+    """Whether `ModelOutput.at(name)` must be captured from a module of that path.
+
+    Args:
+        name: As `ModelOutput.at` takes it.
+        modalities: Those of the model.
+    """
+    return name not in OUTPUT_NAMES and name not in {f"features.{m}" for m in modalities}
 
 
 def labelled_rows(target: Tensor) -> Tensor:

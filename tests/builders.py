@@ -55,7 +55,8 @@ def make_batch(
 def make_output(size: int = 6, classes: int = 4, dims: Mapping[str, int] | None = None) -> ModelOutput:
     """A random `ModelOutput`."""
     features = {m: torch.randn(size, dim) for m, dim in (dims or {"image": 8, "text": 8}).items()}
-    return ModelOutput(torch.randn(size, classes), torch.randn(size, 8), features)
+    layers = {"map": torch.randn(size, 6, 8, 8), "small_map": torch.randn(size, 5, 4, 4)}
+    return ModelOutput(torch.randn(size, classes), torch.randn(size, 8), features, layers=layers)
 
 
 class VectorEncoder(Encoder):

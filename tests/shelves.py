@@ -13,7 +13,7 @@ SHELVES = ("clipping", "encoders", "feature_clipping", "fusion", "losses", "task
 FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 """Shelves whose classes implement a published formula and say which."""
 
-_BY_TYPE: dict[str, Any] = {"float": 0.5, "int": 8}
+_BY_TYPE: dict[str, Any] = {"float": 0.5, "int": 8, "str": "map", "list[str]": ["map", "small_map"]}
 
 
 def package(shelf: str) -> ModuleType:
@@ -40,7 +40,8 @@ def public(shelf: str, kind: Any = inspect.isclass) -> list[Any]:
 
 def concrete(shelf: str) -> list[Any]:
     """The shelf's classes that can be built: subclasses of its abstract base."""
-    (base,) = [c for c in public(shelf) if c.__module__.endswith(".base")]
+    bases = [c for c in public(shelf) if c.__module__.endswith(".base") and inspect.isabstract(c)]
+    (base,) = [c for c in bases if not set(c.__mro__[1:]) & set(bases)]
     found = [c for c in public(shelf) if issubclass(c, base) and not inspect.isabstract(c)]
     assert found, f"nothing on the shelf {shelf}"
     return found

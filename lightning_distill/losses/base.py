@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from lightning_distill.structures import Batch, ModelOutput
+
+Shapes = tuple[tuple[int, ...], ...]
+"""One shape a layer, without the batch dimension."""
 
 
 class DistillationLoss(nn.Module, ABC):
     """Reads two `ModelOutput`s and returns a scalar.
 
     It holds neither the task loss nor its own weight: `DistillationModule` sums weighted terms. Adaptors
-    (projectors, discriminators) are sub-modules, so that they reach optimizer and checkpoint.
+    (projectors, discriminators) are sub-modules, so that they reach optimizer and checkpoint; where their
+    sizes depend on teacher and student, the term is an `AdaptedLoss`.
     """
 
     needs_classes: ClassVar[bool] = False
     """Whether it takes the logits for classes that exclude each other."""
+    student_layers: tuple[str, ...] = ()
+    """What it reads of the student beside the logits, as names for `ModelOutput.at`."""
+    teacher_layers: tuple[str, ...] = ()
+    """What it reads of the teacher beside the logits, as names for `ModelOutput.at`."""
 
     @abstractmethod
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
@@ -32,3 +44,94 @@ class DistillationLoss(nn.Module, ABC):
         Returns:
             0-d tensor, averaged over the batch.
         """
+
+
+class LayerLoss(DistillationLoss):
+    """A term that compares layers of the student with layers of the teacher, the first with the first.
+
+    Args:
+        student: Names of the student's layers, see `ModelOutput.at`.
+        teacher: As many names of the teacher's.
+        gather: Whether each process compares the rows of all processes, as relations between samples need.
+    """
+
+    def __init__(self, student: Sequence[str], teacher: Sequence[str], gather: bool = False) -> None:
+        super().__init__()
+        self.student_layers, self.teacher_layers, self.gather = tuple(student), tuple(teacher), gather
+
+    def pairs(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """(student's, teacher's) tensor for each pair of layers, the teacher's without gradient.
+
+        Rows in which one of the modalities named by "features.<modality>" is absent are left out.
+        """
+        names = zip(self.student_layers, self.teacher_layers, strict=True)
+        return [self._pair(student.at(s), teacher.at(t).detach(), (s, t), batch) for s, t in names]
+
+    def _pair(self, s: Tensor, t: Tensor, names: tuple[str, str], batch: Batch) -> tuple[Tensor, Tensor]:
+        modalities = {name.removeprefix("features.") for name in names if name.startswith("features.")}
+        there = [batch["present"][m] for m in modalities if m in batch["present"]]
+        if there:
+            kept = torch.stack(there).all(dim=0)
+            s, t = s[kept], t[kept]
+        return (gather_rows(s), gather_rows(t)) if self.gather else (s, t)
+
+
+class AdaptedLoss(LayerLoss):
+    """A term with adaptors whose sizes follow from the layers it compares.
+
+    `adapt` is called once with the shapes seen in a dry run, before the optimizer is made. The shapes are
+    part of the state dict, so that a checkpoint alone is enough to rebuild the adaptors.
+    """
+
+    _shapes: tuple[Shapes, Shapes] | None = None
+
+    @abstractmethod
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """Make the adaptors as sub-modules or parameters.
+
+        Args:
+            student: Shape of each of `student_layers`, without the batch dimension.
+            teacher: Shape of each of `teacher_layers`.
+
+        Raises:
+            ConfigError: If the shapes do not go together.
+        """
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the adaptors are there."""
+        return self._shapes is not None
+
+    def adapt(self, student: Shapes, teacher: Shapes) -> None:
+        """Make the adaptors, unless they are there."""
+        if self._shapes is None:
+            self.build(student, teacher)
+            self._shapes = (student, teacher)
+
+    def get_extra_state(self) -> list[list[list[int]]]:
+        """The shapes the adaptors were made for; empty before."""
+        return [[list(shape) for shape in side] for side in self._shapes or ()]
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing: the shapes are read before the parameters."""
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Parameters can only be loaded into adaptors that exist.
+        shapes = state_dict.get(f"{prefix}_extra_state")
+        if shapes:
+            student, teacher = (tuple(tuple(shape) for shape in side) for side in shapes)
+            self.adapt(student, teacher)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank, with gradient; `x` itself where there is one process.
+
+    Each process then computes the whole loss, and the gradient DDP averages is that of one process with the
+    whole batch. Every process must hold equally many rows.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return x
+    return torch.cat(dist_nn.all_gather(x))  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_distill.losses import AdaptedLoss, DistillationLoss
 from lightning_distill.structures import Batch, ModelOutput
 from tests.builders import make_batch, make_output
 from tests.shelves import build, concrete
@@ -23,22 +24,40 @@ def outputs() -> tuple[ModelOutput, ModelOutput, Batch]:
     return student, teacher, make_batch(("image", "text"), ROWS)
 
 
+def make_loss(cls: Any) -> DistillationLoss:
+    """Built by the types of its arguments, and adapted to what `outputs` gives."""
+    student, teacher, _ = outputs()
+    loss = build(cls)
+    if isinstance(loss, AdaptedLoss):
+        loss.adapt(*(shapes_at(o, names) for o, names in sides(loss, student, teacher)))
+    return loss
+
+
+def sides(loss: DistillationLoss, student: ModelOutput, teacher: ModelOutput) -> Any:
+    return [(student, loss.student_layers), (teacher, loss.teacher_layers)]
+
+
+def shapes_at(output: ModelOutput, names: tuple[str, ...]) -> Any:
+    return tuple(tuple(output.at(name).shape[1:]) for name in names)
+
+
 def _each(output: ModelOutput, change: Any) -> ModelOutput:
     features = {m: change(x) for m, x in output.features.items()}
-    return replace(
-        output, logits=change(output.logits), embedding=change(output.embedding), features=features
-    )
+    layers = {path: change(x) for path, x in output.layers.items()}
+    logits, embedding = change(output.logits), change(output.embedding)
+    return replace(output, logits=logits, embedding=embedding, features=features, layers=layers)
 
 
 def _tensors(output: ModelOutput) -> list[Tensor]:
-    return [output.logits, output.embedding, *output.features.values()]
+    assert output.embedding is not None
+    return [output.logits, output.embedding, *output.features.values(), *output.layers.values()]
 
 
 @LOSSES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_is_a_finite_scalar_with_a_gradient(cls: Any, dtype: torch.dtype) -> None:
     student, teacher, batch = outputs()
-    loss = build(cls).to(dtype)
+    loss = make_loss(cls).to(dtype)
     student, teacher = (_each(o, lambda x: x.detach().to(dtype).requires_grad_()) for o in (student, teacher))
     value = loss(student, teacher, batch)
     value.backward()
@@ -55,7 +74,7 @@ def test_is_a_finite_scalar_with_a_gradient(cls: Any, dtype: torch.dtype) -> Non
 @LOSSES
 def test_order_of_the_batch_does_not_matter(cls: Any) -> None:
     student, teacher, batch = outputs()
-    loss, order = build(cls), torch.randperm(ROWS)
+    loss, order = make_loss(cls), torch.randperm(ROWS)
     permuted: Batch = {
         **batch,  # type: ignore[typeddict-item]
         "present": {m: p[order] for m, p in batch["present"].items()},
@@ -70,7 +89,7 @@ def test_order_of_the_batch_does_not_matter(cls: Any) -> None:
 @LOSSES
 def test_state_dict_round_trip(cls: Any) -> None:
     student, teacher, batch = outputs()
-    loss = build(cls)
+    loss = make_loss(cls)
     loss(student, teacher, batch)
     twin = build(cls)
     twin.load_state_dict(loss.state_dict(), strict=True)

@@ -1,0 +1,175 @@
+"""Reading what is inside a model: the outputs of named modules, without touching the model's code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from lightning_distill.errors import ConfigError, nearest
+
+_WRAPPERS: Final = ("module", "_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
+"""What DDP, FSDP, torch.compile and activation checkpointing call the module they wrap."""
+_ENTRY: Final = re.compile(r"^(?P<path>[^\[\]]+)\[(?P<key>[^\[\]]+)\]$")
+
+
+class LayerExtractor:
+    """Captures the outputs of modules of a model, named by path.
+
+    Paths go through the wrappers of DDP, FSDP, `torch.compile` and activation checkpointing as if they were
+    not there. An output that holds several tensors needs an entry: `encoder.layer.3[0]` of a tuple,
+    `encoder[last_hidden_state]` of a dict or a transformers output; one that holds a single tensor does not.
+
+    Args:
+        model: Any module; it gets forward hooks and is otherwise left alone.
+        paths: Paths as in `model.named_modules()`.
+        whose: Word for the model in errors, such as "teacher".
+
+    Raises:
+        ConfigError: If a path names no module.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with LayerExtractor(model, ["0"]).capturing() as layers:
+    ...     _ = model(torch.zeros(5, 4))
+    >>> layers["0"].shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, model: nn.Module, paths: Sequence[str], whose: str = "model") -> None:
+        self.paths = tuple(dict.fromkeys(paths))
+        self._whose, self._active = whose, False
+        self._seen: dict[str, list[Any]] = {path: [] for path in self.paths}
+        modules = {path: find_module(model, _split(path)[0], whose) for path in self.paths}
+        self._handles = [m.register_forward_hook(_Keep(self, path)) for path, m in modules.items()]
+
+    @contextmanager
+    def capturing(self) -> Iterator[dict[str, Tensor]]:
+        """Capture during the block; the yielded dict, path -> output, is filled at its end.
+
+        Raises:
+            ConfigError: If a module ran not at all or more than once, or its output is not one tensor.
+        """
+        layers: dict[str, Tensor] = {}
+        self._active = True
+        try:
+            yield layers
+        except BaseException:
+            self._take()
+            raise
+        layers.update({path: self._one(path, outputs) for path, outputs in self._take().items()})
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def keep(self, path: str, output: Any) -> None:
+        """Called by the hooks. Outside `capturing`, as when activations are recomputed, nothing is kept."""
+        if self._active:
+            self._seen[path].append(output)
+
+    def _take(self) -> dict[str, list[Any]]:
+        self._active = False
+        taken, self._seen = self._seen, {path: [] for path in self.paths}
+        return taken
+
+    def _one(self, path: str, outputs: list[Any]) -> Tensor:
+        if len(outputs) != 1:
+            raise ConfigError(
+                where=f"layer {path!r} of the {self._whose}",
+                found="a module that did not run"
+                if not outputs
+                else f"a module that ran {len(outputs)} times",
+                expected="one that runs once each time the model does",
+                fix="name another module; one that is used in several places has no single output"
+                if outputs
+                else "name a module whose own forward is called, not one that only holds others",
+            )
+        return _tensor(outputs[0], _split(path)[1], f"layer {path!r} of the {self._whose}")
+
+
+class _Keep:
+    """A forward hook that can be copied and pickled with its module."""
+
+    def __init__(self, extractor: LayerExtractor, path: str) -> None:
+        self._extractor, self._path = extractor, path
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._extractor.keep(self._path, output)
+
+
+def _split(path: str) -> tuple[str, str | None]:
+    found = _ENTRY.match(path)
+    return (path, None) if found is None else (found["path"], found["key"])
+
+
+def find_module(model: nn.Module, path: str, whose: str = "model") -> nn.Module:
+    """The sub-module of that path, whatever wrappers stand on the way.
+
+    Args:
+        model: Where to look.
+        path: As in `named_modules()` of the unwrapped model.
+        whose: Word for the model in errors.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    here = _unwrapped(model)
+    for name in path.split("."):
+        child = getattr(here, name, None)
+        if not isinstance(child, nn.Module):
+            known = [_plain(n) for n, _ in model.named_modules() if n]
+            raise ConfigError(
+                where=f"layer {path!r} of the {whose}",
+                found=f"no module of that path in {type(_unwrapped(model)).__name__}{nearest(path, known)}",
+                expected="a path of named_modules(), such as " + ", ".join(sorted(known, key=len)[:8]),
+                fix="print all with [name for name, _ in model.named_modules()]",
+            )
+        here = _unwrapped(child)
+    return here
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    for name in _WRAPPERS:
+        inner = module._modules.get(name)
+        # A user's own module may have a child called "module"; a wrapper has no other.
+        if inner is not None and len(module._modules) == 1:
+            return _unwrapped(inner)
+    return module
+
+
+def _plain(path: str) -> str:
+    return ".".join(name for name in path.split(".") if name not in _WRAPPERS)
+
+
+def _tensor(output: Any, key: str | None, where: str) -> Tensor:
+    """The one tensor of an output, or the one under `key`."""
+    held = _entries(output)
+    if key is not None:
+        chosen = held.get(key)
+    else:
+        tensors = [x for x in held.values() if isinstance(x, Tensor)]
+        chosen = tensors[0] if len(tensors) == 1 else None
+    if isinstance(chosen, Tensor):
+        return chosen
+    entries = [name for name, x in held.items() if isinstance(x, Tensor)]
+    raise ConfigError(
+        where=where,
+        found=f"an output of type {type(output).__name__} with the tensors {entries}",
+        expected="one tensor" if key is None else f"a tensor under {key!r}",
+        fix=f"name the entry: PATH[{entries[0]}]" if entries else "name another module",
+    )
+
+
+def _entries(output: Any) -> dict[str, Any]:
+    if isinstance(output, Tensor):
+        return {"0": output}
+    if isinstance(output, Mapping):  # also the outputs of transformers
+        return {str(name): x for name, x in output.items()}
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        return {str(i): x for i, x in enumerate(output)}
+    return {}

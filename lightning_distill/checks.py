@@ -21,6 +21,7 @@ from lightning_distill.errors import (
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.parity import preprocessing_fits as preprocessing_fits
+from lightning_distill.schedules import WeightSchedule
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
 from lightning_distill.teachers import Teacher
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
-def terms_fit(losses: Mapping[str, nn.Module], weights: Mapping[str, float], teacher: Teacher | None) -> None:
+def terms_fit(
+    losses: Mapping[str, nn.Module],
+    weights: Mapping[str, float | WeightSchedule],
+    teacher: Teacher | None,
+) -> None:
     """Terms need a teacher, weights need a term, and some weight must be above 0."""
     if "task" in losses:
         raise ConfigError(
@@ -54,7 +59,7 @@ def terms_fit(losses: Mapping[str, nn.Module], weights: Mapping[str, float], tea
                 expected=f"weights for terms among {names}",
                 fix="name the weight as the term in `losses`",
             )
-        if not (math.isfinite(weight) and weight >= 0):
+        if not isinstance(weight, WeightSchedule) and not (math.isfinite(weight) and weight >= 0):
             raise ConfigError(
                 where=f"DistillationModule.weights[{name!r}]",
                 found=weight,

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lightning_distill import checks, parity
+from lightning_distill.balancing import TermBalancer
 from lightning_distill.clipping import ClipRule
+from lightning_distill.dry_run import first_batch
+from lightning_distill.extraction import LayerExtractor
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, seed_step
-from lightning_distill.structures import Batch, ModelOutput, labelled_rows
+from lightning_distill.schedules import WeightSchedule
+from lightning_distill.structures import Batch, ModelOutput, is_layer, labelled_rows
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.teachers import Teacher
-
-TASK = "task"
-"""Name of the task's own loss among the weighted terms."""
+from lightning_distill.term_log import TermLog, scale_report
+from lightning_distill.terms import TASK, WeightedTerms
 
 
 class DistillationModule(LightningModule):
@@ -31,9 +36,11 @@ class DistillationModule(LightningModule):
 
     loss = w_task * task(student, labels) + sum_k w_k * term_k(student, teacher)
 
-    Without a teacher it is plain supervised training, which is how teachers are made. Gradients are
-    clipped by `clip_rule` in `configure_gradient_clipping`. Dropout in step t is a function of
-    (seed, t, rank); the seed is the one given to `seed_everything`.
+    Without a teacher it is plain supervised training, which is how teachers are made. Terms may read any
+    layer of student and teacher: before training, one batch is run through both, to see that every layer is
+    there and to build adaptors of the right size. In the first step, the size of each term and of its
+    gradient is reported. Gradients are clipped by `clip_rule` in `configure_gradient_clipping`. Dropout in
+    step t is a function of (seed, t, rank); the seed is the one given to `seed_everything`.
 
     Logs every `log_every_n_steps`: `train/loss`, each term raw (`train/<term>`) and weighted
     (`train/<term>_weighted`), averaged since the last time, and what the clip rule measured
@@ -45,13 +52,14 @@ class DistillationModule(LightningModule):
         student: The model to train.
         teacher: Where the distillation terms' targets come from.
         losses: Name -> distillation term; the name is free, but for "task".
-        weights: Name -> weight; "task" is the task loss. 1 where not given. Hinton's alpha is
+        weights: Name -> weight, or a schedule; "task" is the task loss. 1 where not given. Hinton's alpha is
             {"task": 1 - alpha, "kd": alpha}.
         task: Task loss and metrics; None is `Classification`.
         clip_rule: What happens to gradients before each optimizer step.
         optimizer: Makes the optimizer from the parameters.
         lr_scheduler: Makes the scheduler from the optimizer.
         scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
+        balancer: Makes what balances the weighted terms by itself; None adds them up.
 
     Raises:
         ConfigError: If terms, weights, task and teacher contradict each other; at setup, if the data hold
@@ -68,19 +76,19 @@ class DistillationModule(LightningModule):
         student: MultimodalModel,
         teacher: Teacher | None = None,
         losses: dict[str, DistillationLoss] | None = None,
-        weights: dict[str, float] | None = None,
+        weights: dict[str, float | WeightSchedule] | None = None,
         task: Task | None = None,
         clip_rule: ClipRule | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
+        balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
     ) -> None:
         super().__init__()
         checks.terms_fit(losses or {}, weights or {}, teacher)
         self.student = student
         self.teacher = teacher
-        self.losses = nn.ModuleDict(losses or {})
-        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in (TASK, *self.losses)}
+        self.terms = WeightedTerms(losses or {}, weights or {}, balancer)
         self.task = task or Classification()
         checks.terms_fit_task(losses or {}, self.task)
         self.clip_rule = clip_rule
@@ -91,7 +99,9 @@ class DistillationModule(LightningModule):
         if teacher is not None:
             metrics[self.task.agreement_name] = self.task.agreement(student.num_classes)
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
-        self._pending: list[Tensor] = []
+        self._layers: LayerExtractor | None = None
+        self._log = TermLog()
+        self._steps_seen = 0
 
     # -- set-up ---------------------------------------------------------------------------------------
 
@@ -103,8 +113,29 @@ class DistillationModule(LightningModule):
         checks.preprocessing_fits(self.student, self.teacher, datamodule)
         if stage == "fit":
             self.student.preprocessing = parity.recorded(self.student, datamodule)
-        if self.teacher is not None:
-            checks.nothing_shared(self, self.teacher)
+        if self.teacher is None:
+            return
+        checks.nothing_shared(self, self.teacher)
+        if stage == "fit":
+            self.teacher.begin(self.student)
+        if stage != "predict" and any(self.terms.layers):
+            self._look_inside(self.teacher, stage)
+
+    def _look_inside(self, teacher: Teacher, stage: str) -> None:
+        """Ask student and teacher for the layers the terms read, and build what depends on their shapes."""
+        ours, theirs = self.terms.layers
+        if self._layers is not None:
+            self._layers.close()
+        paths = [name for name in ours if is_layer(name, self.student.modalities)]
+        self._layers = LayerExtractor(self.student, paths, "student") if paths else None
+        teacher.read_layers(theirs)
+        was_training = self.student.training
+        self.student.eval()
+        with torch.no_grad():
+            student, answer = self._answers(first_batch(self.trainer, stage))
+        self.student.train(was_training)
+        assert answer is not None
+        self.terms.adapt(student, answer)
 
     def on_fit_start(self) -> None:
         """Check that the clip rule will be obeyed, put student in train mode, move the teacher."""
@@ -143,22 +174,34 @@ class DistillationModule(LightningModule):
         if self.teacher is not None:
             readers["teacher"] = tuple(self.teacher.requirements)
         checks.all_can_be_read(batch, readers)
-        student = self.student(batch)
+        student = self._student_answer(batch)
         if self.teacher is None:
             return student, None
         inputs = {**batch["inputs"], **batch.get("teacher_inputs", {})}
         return student, self.teacher({**batch, "inputs": inputs})  # type: ignore[typeddict-item]
 
+    def _student_answer(self, batch: Batch) -> ModelOutput:
+        if self._layers is None:
+            return self.student(batch)
+        with self._layers.capturing() as layers:
+            output: ModelOutput = self.student(batch)
+        return replace(output, layers=layers)
+
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
         terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
         if teacher is not None:
-            terms |= {name: loss(student, teacher, batch) for name, loss in self.losses.items()}
+            terms |= self.terms.raw(student, teacher, batch)
         return terms
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum; a term of weight 0 is left out, so that it cannot add a NaN."""
-        return torch.stack([self.weights[n] * value for n, value in terms.items() if self.weights[n]]).sum()
+        """The weighted sum of raw terms, with the weights of this moment of training."""
+        trained = self.student.parameters() if self.training and torch.is_grad_enabled() else None
+        return self.terms.total(terms, self._weights_now(), trained)
+
+    def _weights_now(self) -> dict[str, float]:
+        trainer = self._trainer
+        return self.terms.weights_at(*((trainer.global_step, trainer.current_epoch) if trainer else (0, 0)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, or stop on one that is not finite."""
@@ -167,8 +210,15 @@ class DistillationModule(LightningModule):
         terms = self.raw_terms(student, teacher, batch)
         loss = self.total(terms)
         checks.is_finite(loss, terms, batch, self.trainer)
+        self._tell_scales(terms, batch_idx)
         self._record(loss, terms, student, batch_idx)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the teacher follow, once an optimizer step."""
+        if self.teacher is not None and self.trainer.global_step > self._steps_seen:
+            self._steps_seen = self.trainer.global_step
+            self.teacher.after_step(self.student, self._steps_seen)
 
     def configure_gradient_clipping(
         self,
@@ -194,22 +244,25 @@ class DistillationModule(LightningModule):
     def _record(
         self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch_idx: int
     ) -> None:
-        """Add up the terms as one tensor; `self.log` costs more than a small model's step."""
         shown = self.trainer.loggers or self.trainer.progress_bar_callback
         if not shown or not self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        self._pending.append(torch.stack([loss, *terms.values()]).detach())
+        self._log.add(loss, terms)
         last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         if not (last and self._logs_this_step()):
             return
-        means = torch.stack(self._pending).mean(dim=0).unbind()
-        self._pending.clear()
-        self.log("train/loss", means[0], prog_bar=True)
-        for name, value in zip(terms, means[1:], strict=True):
-            self.log(f"train/{name}", value)
-            self.log(f"train/{name}_weighted", self.weights[name] * value)
-        for name, value in student.extras.items():
-            self.log(f"student/{name}", value)
+        for name, value in self._log.take(terms, self._weights_now()).items():
+            self.log(name, value, prog_bar=name == "train/loss")
+        self.log_dict({f"student/{name}": value for name, value in student.extras.items()})
+        if self.terms.balancer is not None:
+            self.log_dict({f"balance/{name}": f for name, f in self.terms.balancer.factors().items()})
+
+    def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
+        """In the very first step. Sharded parameters have no gradient of their own to measure."""
+        sharded = "fsdp" in type(self.trainer.strategy).__name__.lower()
+        if len(terms) > 1 and self.trainer.global_step == 0 and batch_idx == 0 and not sharded:
+            for line in scale_report(terms, self._weights_now(), self.student.parameters()):
+                rank_zero_info(line)
 
     # -- evaluation -----------------------------------------------------------------------------------
 
@@ -256,10 +309,14 @@ class DistillationModule(LightningModule):
     # -- checkpoints ----------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes."""
+        """Keep the names of the classes, and what a teacher that changes has become."""
         checkpoint["classes"] = None if self.student.classes is None else list(self.student.classes)
+        if self.teacher is not None and (state := self.teacher.state_dict()):
+            checkpoint["teacher"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on training with other classes."""
+        """Refuse to go on training with other classes; give the teacher what it had become."""
         if self._trainer is not None and self.trainer.state.fn == "fit":
             checks.same_classes_as_before(checkpoint.get("classes"), self.student.classes)
+            if self.teacher is not None and "teacher" in checkpoint:
+                self.teacher.load_state_dict(checkpoint["teacher"])

@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-SHELVES = ("clipping", "encoders", "feature_clipping", "fusion", "losses", "tasks", "teachers")
+SHELVES = ("balancing", "clipping", "encoders", "feature_clipping", "fusion", "losses", "schedules", "tasks", "teachers")
 FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 """Shelves whose classes implement a published formula and say which."""
 

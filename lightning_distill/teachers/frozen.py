@@ -1,20 +1,16 @@
-"""A trained model that no longer changes."""
+"""A trained model of ours that no longer changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-
-import torch
-from torch import Tensor
+from torch import nn
 
 from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch, ModelOutput
-from lightning_distill.teachers.base import Teacher
+from lightning_distill.teachers.base import ModelTeacher
 
 
-class FrozenTeacher(Teacher):
-    """A `MultimodalModel` in eval mode, without gradient, whatever the user calls.
+class FrozenTeacher(ModelTeacher):
+    """A `MultimodalModel` that answers as it was trained.
 
     Args:
         model: The trained model. It is frozen in place: its parameters no longer require a gradient.
@@ -28,8 +24,7 @@ class FrozenTeacher(Teacher):
     """
 
     def __init__(self, model: MultimodalModel) -> None:
-        self._model = model.eval().requires_grad_(False)
-        self._parts = list(model.modules())
+        super().__init__(model)
         self.num_classes = model.num_classes
         self.classes = model.classes
         self.requirements = model.requirements
@@ -38,19 +33,11 @@ class FrozenTeacher(Teacher):
     @property
     def model(self) -> MultimodalModel:
         """The model, in eval mode."""
-        for part in self._parts:
-            part.training = False  # somebody may hold the model and have called train() on a part of it
-        return self._model
+        model = super().model
+        assert isinstance(model, MultimodalModel)
+        return model
 
-    def __call__(self, batch: Batch) -> ModelOutput:
-        """Answer for a batch under `no_grad` (not inference mode, whose tensors autograd refuses)."""
-        with torch.no_grad():
-            return self.model(batch)
-
-    def to(self, device: torch.device) -> None:
-        """Move the model."""
-        self._model.to(device)
-
-    def tensors(self) -> Iterator[Tensor]:
-        """The model's parameters and buffers."""
-        return chain(self._model.parameters(), self._model.buffers())
+    def answer(self, model: nn.Module, batch: Batch) -> ModelOutput:
+        """The model's own output."""
+        output: ModelOutput = model(batch)
+        return output

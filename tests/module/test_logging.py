@@ -73,4 +73,4 @@ def test_logging_can_be_switched_off(tmp_path: Path) -> None:
     notebook, module = Notebook(), make_module(clip_rule=ValueClip(0.1))
     make_trainer(tmp_path, logger=notebook, log_every_n_steps=0).fit(module, make_data())
     assert not notebook.series("train/kd")
-    assert not module._pending
+    assert not module._log._pending

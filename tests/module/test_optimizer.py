@@ -42,9 +42,9 @@ def test_scheduler_steps_once_an_epoch_or_a_step(
 
 def test_adaptors_of_a_term_are_trained(tmp_path: Path) -> None:
     module = make_module(losses={"kd": LogitKD(), "hint": Hint()})
-    before = module.losses["hint"].project.weight.detach().clone()
+    before = module.terms.losses["hint"].project.weight.detach().clone()
     make_trainer(tmp_path).fit(module, make_data())
-    assert not torch.equal(module.losses["hint"].project.weight, before)
+    assert not torch.equal(module.terms.losses["hint"].project.weight, before)
 
 
 def test_frozen_parts_of_the_student_stay(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def _check_mode(
 ) -> None:
     metric = dict(_metrics(module).items()).get(monitor)
     better = getattr(metric, "higher_is_better", None)
-    if metric is None and monitor.rpartition("/")[2] in ("loss", "task", *module.losses):
+    if metric is None and monitor.rpartition("/")[2] in ("loss", "task", *module.terms.losses):
         better = False
     wanted = None if better is None else "max" if better else "min"
     if wanted is not None and settings.get("mode") not in (None, wanted):

@@ -1,0 +1,128 @@
+"""The weighted sum that is trained on, wherever it is trained: in our module or in somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_distill.balancing import TermBalancer
+from lightning_distill.errors import ConfigError
+from lightning_distill.losses import AdaptedLoss, DistillationLoss
+from lightning_distill.schedules import WeightSchedule
+from lightning_distill.structures import Batch, ModelOutput
+
+TASK = "task"
+"""Name of the task's own loss among the weighted terms."""
+
+
+class WeightedTerms(nn.Module):
+    """Distillation terms with their weights.
+
+    Args:
+        losses: Name -> term; the name is free, but for "task".
+        weights: Name -> weight, or how it changes; "task" is the task's own loss. 1 where not given.
+        balancer: Makes what balances the terms from their names; None adds them up as they are.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, DistillationLoss],
+        weights: Mapping[str, float | WeightSchedule],
+        balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
+    ) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict(dict(losses))
+        self.names = (TASK, *losses)
+        self.weights = {name: weights.get(name, 1.0) for name in self.names}
+        self.balancer = None if balancer is None else balancer(self.names)
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of what the terms read of the student and of the teacher, beside the logits."""
+        terms = [loss for loss in self.losses.values() if isinstance(loss, DistillationLoss)]
+        student = dict.fromkeys(name for loss in terms for name in loss.student_layers)
+        teacher = dict.fromkeys(name for loss in terms for name in loss.teacher_layers)
+        return tuple(student), tuple(teacher)
+
+    def adapt(self, student: ModelOutput, teacher: ModelOutput) -> None:
+        """Build the adaptors for what a dry run has shown, and check that every layer is there.
+
+        Raises:
+            ConfigError: If a layer is missing, or shapes do not go together.
+        """
+        for name, loss in self.losses.items():
+            try:
+                theirs = [_shapes(o, names) for o, names in _sides(loss, student, teacher)]
+                if isinstance(loss, AdaptedLoss):
+                    loss.adapt(*theirs)
+            except ConfigError as error:
+                where = f"term {name!r}, {error.where}"
+                raise ConfigError(
+                    where=where, found=error.found, expected=error.expected, fix=error.fix
+                ) from error
+
+    def raw(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Each term's unweighted value."""
+        return {name: loss(student, teacher, batch) for name, loss in self.losses.items()}
+
+    def weights_at(self, step: int, epoch: int) -> dict[str, float]:
+        """Each weight now."""
+        return {
+            name: weight(step, epoch) if isinstance(weight, WeightSchedule) else float(weight)
+            for name, weight in self.weights.items()
+        }
+
+    def total(
+        self,
+        terms: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        trained: Iterable[nn.Parameter] | None = None,
+    ) -> Tensor:
+        """The weighted sum; a term of weight 0 is left out, so that it cannot add a NaN.
+
+        Args:
+            terms: Name -> raw value.
+            weights: Name -> weight now.
+            trained: The student's parameters, in training; None in evaluation.
+        """
+        weighted = {name: weights[name] * value for name, value in terms.items() if weights[name]}
+        if not weighted:
+            return 0.0 * torch.stack(list(terms.values())).nan_to_num().sum()
+        if self.balancer is None:
+            return torch.stack(list(weighted.values())).sum()
+        if trained is None or not self.balancer.needs_gradients:
+            return self.balancer(weighted)
+        return self.balancer(weighted, gradient_norms(weighted, trained))
+
+
+def gradient_norms(terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:
+    """Euclidean norm of each term's gradient, 0-d; the graph is kept.
+
+    Args:
+        terms: Name -> 0-d tensor.
+        parameters: What the gradients are taken on.
+
+    >>> w = nn.Parameter(torch.tensor([3.0, 4.0]))
+    >>> gradient_norms({"half": (w**2).sum() / 2, "none": torch.zeros(())}, [w])
+    {'half': tensor(5.), 'none': tensor(0.)}
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    norms: dict[str, Tensor] = {}
+    for name, value in terms.items():
+        norms[name] = value.new_zeros(()).detach()
+        if value.requires_grad:
+            grads: Any = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
+            found = [g.detach().float().norm() for g in grads if g is not None]
+            norms[name] = torch.stack(found).norm() if found else norms[name]
+    return norms
+
+
+def _sides(loss: Any, student: ModelOutput, teacher: ModelOutput) -> Any:
+    return (student, loss.student_layers), (teacher, loss.teacher_layers)
+
+
+def _shapes(output: ModelOutput, names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(output.at(name).shape[1:]) for name in names)

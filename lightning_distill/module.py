@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -19,12 +18,12 @@ from lightning_distill import checks, parity
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
-from lightning_distill.extraction import LayerExtractor
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
+from lightning_distill.pair import Pair
 from lightning_distill.randomness import default_seed, seed_step
 from lightning_distill.schedules import WeightSchedule
-from lightning_distill.structures import Batch, ModelOutput, is_layer, labelled_rows
+from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.teachers import Teacher
 from lightning_distill.term_log import TermLog, scale_report
@@ -99,7 +98,7 @@ class DistillationModule(LightningModule):
         if teacher is not None:
             metrics[self.task.agreement_name] = self.task.agreement(student.num_classes)
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
-        self._layers: LayerExtractor | None = None
+        self._pair = Pair(student, teacher)
         self._log = TermLog()
         self._steps_seen = 0
 
@@ -118,24 +117,13 @@ class DistillationModule(LightningModule):
         checks.nothing_shared(self, self.teacher)
         if stage == "fit":
             self.teacher.begin(self.student)
+        self._pair.close()
+        self._pair = Pair(self.student, self.teacher)
         if stage != "predict" and any(self.terms.layers):
-            self._look_inside(self.teacher, stage)
-
-    def _look_inside(self, teacher: Teacher, stage: str) -> None:
-        """Ask student and teacher for the layers the terms read, and build what depends on their shapes."""
-        ours, theirs = self.terms.layers
-        if self._layers is not None:
-            self._layers.close()
-        paths = [name for name in ours if is_layer(name, self.student.modalities)]
-        self._layers = LayerExtractor(self.student, paths, "student") if paths else None
-        teacher.read_layers(theirs)
-        was_training = self.student.training
-        self.student.eval()
-        with torch.no_grad():
-            student, answer = self._answers(first_batch(self.trainer, stage))
-        self.student.train(was_training)
-        assert answer is not None
-        self.terms.adapt(student, answer)
+            self._pair.read_layers(*self.terms.layers)
+            student, teacher = self._pair.dry_run(first_batch(self.trainer, stage))
+            assert teacher is not None
+            self.terms.adapt(student, teacher)
 
     def on_fit_start(self) -> None:
         """Check that the clip rule will be obeyed, put student in train mode, move the teacher."""
@@ -168,25 +156,6 @@ class DistillationModule(LightningModule):
         """The student's answer."""
         return self.student(batch)
 
-    def _answers(self, batch: Batch) -> tuple[ModelOutput, ModelOutput | None]:
-        """Of student and teacher; the teacher reads its own inputs where the batch has such."""
-        readers: dict[str, Sequence[str]] = {"student": self.student.modalities}
-        if self.teacher is not None:
-            readers["teacher"] = tuple(self.teacher.requirements)
-        checks.all_can_be_read(batch, readers)
-        student = self._student_answer(batch)
-        if self.teacher is None:
-            return student, None
-        inputs = {**batch["inputs"], **batch.get("teacher_inputs", {})}
-        return student, self.teacher({**batch, "inputs": inputs})  # type: ignore[typeddict-item]
-
-    def _student_answer(self, batch: Batch) -> ModelOutput:
-        if self._layers is None:
-            return self.student(batch)
-        with self._layers.capturing() as layers:
-            output: ModelOutput = self.student(batch)
-        return replace(output, layers=layers)
-
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
         terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
@@ -206,7 +175,7 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, or stop on one that is not finite."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
-        student, teacher = self._answers(batch)
+        student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         loss = self.total(terms)
         checks.is_finite(loss, terms, batch, self.trainer)
@@ -275,7 +244,7 @@ class DistillationModule(LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
-        student, teacher = self._answers(batch)
+        student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         size, labelled = batch["target"].shape[0], labelled_rows(batch["target"])
         any_label, agreement = bool(labelled.any()), self.task.agreement_name

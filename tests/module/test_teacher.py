@@ -73,7 +73,7 @@ def test_teacher_is_in_no_optimizer_checkpoint_or_clip_rule(tmp_path: Path) -> N
     assert not any("teacher" in name for name in checkpoint["state_dict"])
     for saved in tensors_in(checkpoint):
         assert not any(saved.shape == t.shape and torch.equal(saved, t) for t in values)
-    assert any(name.startswith("losses.hint") for name in checkpoint["state_dict"])
+    assert any(name.startswith("terms.losses.hint") for name in checkpoint["state_dict"])
 
 
 def test_teacher_is_not_asked_by_predict(tmp_path: Path) -> None:

@@ -26,13 +26,13 @@ class UncertaintyBalancer(TermBalancer):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
-        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in self.names})
+        self.log_variance = nn.Parameter(torch.zeros(len(self.names)))
 
     def forward(self, terms: Mapping[str, Tensor], norms: Mapping[str, Tensor] | None = None) -> Tensor:
         """The sum over the terms that are there."""
-        s = torch.stack([self.log_variance[name] for name in terms])
+        s = self.log_variance[[self.names.index(name) for name in terms]]
         return ((torch.exp(-s) * torch.stack(list(terms.values())) + s) / 2).sum()
 
     def factors(self) -> Mapping[str, Tensor]:
         """exp(-s) / 2."""
-        return {name: torch.exp(-s.detach()) / 2 for name, s in self.log_variance.items()}
+        return dict(zip(self.names, (torch.exp(-self.log_variance.detach()) / 2).unbind(), strict=True))

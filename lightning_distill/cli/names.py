@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, Final
 
 SHELVES: Final = (
+    "balancing",
     "callbacks",
     "clipping",
     "data",
@@ -17,6 +18,7 @@ SHELVES: Final = (
     "feature_clipping",
     "fusion",
     "losses",
+    "schedules",
     "tasks",
     "teachers",
 )

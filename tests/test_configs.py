@@ -30,6 +30,8 @@ PLACES = {
     "feature_clipping": "--model.student.feature_clip",
     "clipping": "--model.clip_rule",
     "losses": "--model.losses",
+    "balancing": "--model.balancer",
+    "schedules": "--model.weights",
 }
 """Folder -> the option that takes its files."""
 

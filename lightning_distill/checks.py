@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from lightning_distill.errors import (
@@ -24,7 +25,7 @@ from lightning_distill.parity import preprocessing_fits as preprocessing_fits
 from lightning_distill.schedules import WeightSchedule
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
-from lightning_distill.teachers import Teacher
+from lightning_distill.teachers import ClassesByName, Teacher
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -76,16 +77,17 @@ def terms_fit(
 
 
 def terms_fit_task(losses: Mapping[str, DistillationLoss], task: Task) -> None:
-    """A term over exclusive classes needs a task that has them."""
+    """A term on the logits must take them for what they are."""
     for name, loss in losses.items():
-        if loss.needs_classes and not task.exclusive:
+        if task.outputs not in loss.suits:
+            wanted = ", or ".join(sorted(outputs.value for outputs in loss.suits))
             raise ConfigError(
                 where=f"DistillationModule.losses[{name!r}]",
-                found=f"{type(loss).__name__}, which takes a softmax over the outputs, with the task "
-                f"{type(task).__name__}, whose outputs are independent",
-                expected="a term that does not need exclusive classes",
-                fix=f"remove {name!r}; or, if each sample has one class, set "
-                "task: {class_path: lightning_distill.tasks.Classification}",
+                found=f"{type(loss).__name__} with the task {type(task).__name__}, whose outputs are "
+                f"{task.outputs.value}",
+                expected=f"a term for such outputs; {type(loss).__name__} is for {wanted}",
+                fix=f"remove {name!r}, or take LogitKD for classes, MultilabelKD for labels, "
+                "RegressionKD for numbers",
             )
 
 
@@ -96,8 +98,17 @@ def target_fits(task: Task, datamodule: Any, num_outputs: int) -> None:
         task.check(torch.tensor(target[:1]), num_outputs)
 
 
-def classes_fit(student: MultimodalModel, teacher: Teacher | None, classes: Sequence[str] | None) -> None:
-    """Student, teacher and data must have the same classes in the same order; tells the student its names."""
+def classes_fit(
+    student: MultimodalModel, teacher: Teacher | None, classes: Sequence[str] | None
+) -> Teacher | None:
+    """Student and data must have the same classes, and the teacher must have them too.
+
+    Tells the student their names.
+
+    Returns:
+        The teacher to use: where it names its classes in another order, or has more of them, one that
+        answers in the student's order.
+    """
     if classes is not None:
         if len(classes) != student.num_classes:
             raise ConfigError(
@@ -108,23 +119,23 @@ def classes_fit(student: MultimodalModel, teacher: Teacher | None, classes: Sequ
             )
         student.classes = tuple(classes)
     if teacher is None:
-        return
+        return None
+    if teacher.classes and student.classes and teacher.classes != student.classes:
+        by_name = ClassesByName(teacher, student.classes)
+        more = len(teacher.classes) - len(student.classes)
+        rank_zero_info(
+            f"teacher: its classes are put into the student's order by name, {_some(student.classes)}"
+            + (f"; {more} others are left out" if more else "")
+        )
+        return by_name
     if teacher.num_classes != student.num_classes:
         raise TeacherError(
             where="teacher and student",
             found=f"a teacher with {teacher.num_classes} classes and a student with {student.num_classes}",
-            expected="the same classes",
-            fix="train the teacher on the student's classes, or give the student as many as the teacher has",
+            expected="the same classes, or names for the classes of both",
+            fix="give the teacher's `classes`, so that the student's are found among them by name",
         )
-    if teacher.classes and student.classes and teacher.classes != student.classes:
-        pairs = zip(teacher.classes, student.classes, strict=True)
-        at, (theirs, ours) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-        raise TeacherError(
-            where=f"teacher and student, class {at}",
-            found=f"the teacher calls it {theirs!r}, the data {ours!r}",
-            expected="the same classes in the same order",
-            fix="give the data source `classes` in the teacher's order: " + _some(teacher.classes),
-        )
+    return teacher
 
 
 def _some(classes: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, NotRequired, TypedDict
 
 from torch import Tensor
@@ -14,6 +15,14 @@ UNLABELLED: Final = -100
 """Class index of a sample without a label (what `torch.nn.functional.cross_entropy` ignores)."""
 UNKNOWN: Final = -1
 """Entry of a multilabel target that is not known."""
+
+class Outputs(Enum):
+    """What a model's logits stand for, and so which distances between them mean anything."""
+
+    CLASSES = "one class a sample: a softmax over the logits"
+    LABELS = "any number of labels a sample: a sigmoid of each logit"
+    NUMBERS = "numbers, as they are"
+
 
 Inputs = Tensor | dict[str, Tensor]
 """What one encoder reads: a tensor, or a dict of tensors such as token ids and their mask."""

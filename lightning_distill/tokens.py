@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_distill.errors import ConfigError
 
@@ -34,7 +37,6 @@ def as_map(x: Tensor, grid: TokenGrid | None = None) -> Tensor:
     Raises:
         ConfigError: If `x` is no map and no grid says how to make it one, or the grid has other tokens.
 
-    >>> import torch
     >>> as_map(torch.zeros(2, 17, 8), TokenGrid(4, 4)).shape
     torch.Size([2, 8, 4, 4])
     """
@@ -54,8 +56,31 @@ def as_map(x: Tensor, grid: TokenGrid | None = None) -> Tensor:
 def as_tokens(x: Tensor) -> Tensor:
     """Tokens "batch tokens channels" from a map "batch channels height width".
 
-    >>> import torch
     >>> as_tokens(torch.zeros(2, 8, 4, 4)).shape
     torch.Size([2, 16, 8])
     """
     return x.flatten(2).transpose(1, 2)
+
+
+def map_shape(shape: Sequence[int], grid: TokenGrid | None = None) -> tuple[int, int, int]:
+    """Channels, height and width that `as_map` makes of a shape without its batch dimension.
+
+    Raises:
+        ConfigError: As `as_map`.
+
+    >>> map_shape((17, 8), TokenGrid(4, 4))
+    (8, 4, 4)
+    """
+    channels, height, width = as_map(torch.empty(1, *shape, device="meta"), grid).shape[1:]
+    return channels, height, width
+
+
+def pooled_alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps "batch channels height width" at the smaller height and width, by average pooling.
+
+    >>> [tuple(x.shape) for x in pooled_alike(torch.zeros(2, 3, 8, 8), torch.zeros(2, 5, 4, 6))]
+    [(2, 3, 4, 6), (2, 5, 4, 6)]
+    """
+    size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
+    pooled = [x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (a, b)]
+    return pooled[0], pooled[1]

@@ -9,11 +9,29 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-SHELVES = ("balancing", "clipping", "encoders", "feature_clipping", "fusion", "losses", "schedules", "tasks", "teachers")
+from lightning_distill.losses import LogitKD
+
+SHELVES = (
+    "balancing",
+    "clipping",
+    "encoders",
+    "feature_clipping",
+    "fusion",
+    "losses",
+    "schedules",
+    "tasks",
+    "teachers",
+)
 FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 """Shelves whose classes implement a published formula and say which."""
 
-_BY_TYPE: dict[str, Any] = {"float": 0.5, "int": 8, "str": "map", "list[str]": ["map", "small_map"]}
+_BY_TYPE: dict[str, Any] = {
+    "DistillationLoss": LogitKD(),
+    "float": 0.5,
+    "int": 8,
+    "str": "map",
+    "list[str]": ["map", "small_map"],
+}
 
 
 def package(shelf: str) -> ModuleType:

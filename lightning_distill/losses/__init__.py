@@ -1,13 +1,58 @@
 """Distillation terms: what a student takes over from its teacher."""
 
+from lightning_distill.losses.attention_transfer import AttentionTransfer, attention_transfer
 from lightning_distill.losses.base import AdaptedLoss, DistillationLoss, LayerLoss, gather_rows
+from lightning_distill.losses.decoupled_kd import DecoupledKD, decoupled_kd
+from lightning_distill.losses.dist import DIST, dist
+from lightning_distill.losses.hint import Hint, hint
+from lightning_distill.losses.jensen_shannon import JensenShannon, jensen_shannon
 from lightning_distill.losses.logit_kd import LogitKD, logit_kd
+from lightning_distill.losses.multilabel_kd import MultilabelKD, multilabel_kd
+from lightning_distill.losses.neuron_selectivity import NeuronSelectivity, neuron_selectivity
+from lightning_distill.losses.one_for_all import OneForAll, one_for_all
+from lightning_distill.losses.overhaul import Overhaul, negative_mean, overhaul
+from lightning_distill.losses.proxy_kd import ProxyKD, kendall_tau, proxy_kd
+from lightning_distill.losses.regression_kd import RegressionKD, regression_kd
+from lightning_distill.losses.review import Review, ReviewBlock, hierarchical_context
+from lightning_distill.losses.standardized import StandardizedLogits, standardize
+from lightning_distill.losses.variational import VariationalInformation, variational_information
 
 __all__ = [
+    "DIST",
     "AdaptedLoss",
+    "AttentionTransfer",
+    "DecoupledKD",
     "DistillationLoss",
+    "Hint",
+    "JensenShannon",
     "LayerLoss",
     "LogitKD",
+    "MultilabelKD",
+    "NeuronSelectivity",
+    "OneForAll",
+    "Overhaul",
+    "ProxyKD",
+    "RegressionKD",
+    "Review",
+    "ReviewBlock",
+    "StandardizedLogits",
+    "VariationalInformation",
+    "attention_transfer",
+    "decoupled_kd",
+    "dist",
     "gather_rows",
+    "hierarchical_context",
+    "hint",
+    "jensen_shannon",
+    "kendall_tau",
     "logit_kd",
+    "multilabel_kd",
+    "negative_mean",
+    "neuron_selectivity",
+    "one_for_all",
+    "overhaul",
+    "proxy_kd",
+    "regression_kd",
+    "standardize",
+    "variational_information",
 ]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
-from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.structures import Batch, ModelOutput, Outputs
 
 Shapes = tuple[tuple[int, ...], ...]
 """One shape a layer, without the batch dimension."""
@@ -25,8 +25,8 @@ class DistillationLoss(nn.Module, ABC):
     sizes depend on teacher and student, the term is an `AdaptedLoss`.
     """
 
-    needs_classes: ClassVar[bool] = False
-    """Whether it takes the logits for classes that exclude each other."""
+    suits: ClassVar[frozenset[Outputs]] = frozenset(Outputs)
+    """What the logits may stand for."""
     student_layers: tuple[str, ...] = ()
     """What it reads of the student beside the logits, as names for `ModelOutput.at`."""
     teacher_layers: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.losses.base import DistillationLoss
-from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.structures import Batch, ModelOutput, Outputs
 
 
 def logit_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
@@ -54,7 +54,7 @@ class LogitKD(DistillationLoss):
     Source: as `logit_kd`.
     """
 
-    needs_classes: ClassVar[bool] = True
+    suits: ClassVar[frozenset[Outputs]] = frozenset({Outputs.CLASSES})
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()

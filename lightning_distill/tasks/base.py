@@ -10,13 +10,14 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_distill.errors import ConfigError
+from lightning_distill.structures import Outputs
 
 
 class Task(ABC):
     """What the student is finally asked to do with its logits."""
 
-    exclusive: ClassVar[bool]
-    """Whether each sample has one of the outputs as its class, so that a softmax over them makes sense."""
+    outputs: ClassVar[Outputs]
+    """What the logits stand for."""
     agreement_name: ClassVar[str] = "agreement"
     """What `agreement` is called where it is logged."""
     monitor: ClassVar[tuple[str, str]] = ("loss", "min")

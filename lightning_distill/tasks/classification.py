@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.structures import UNLABELLED
+from lightning_distill.structures import UNLABELLED, Outputs
 from lightning_distill.tasks.base import Task, refuse_other_kind, weighted_mean
 
 
@@ -51,7 +51,7 @@ class Classification(Task):
     is the share of samples with the same most likely class.
     """
 
-    exclusive: ClassVar[bool] = True
+    outputs: ClassVar[Outputs] = Outputs.CLASSES
     monitor: ClassVar[tuple[str, str]] = ("accuracy", "max")
 
     def check(self, target: Tensor, num_outputs: int) -> None:

@@ -12,7 +12,7 @@ from torchmetrics.classification import MultilabelAccuracy, MultilabelExactMatch
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_distill.structures import UNKNOWN
+from lightning_distill.structures import UNKNOWN, Outputs
 from lightning_distill.tasks.base import Task, refuse_other_kind, refuse_other_width, weighted_mean
 
 
@@ -90,7 +90,7 @@ class Multilabel(Task):
     the teacher is the share of all entries in which both name the class or both do not.
     """
 
-    exclusive: ClassVar[bool] = False
+    outputs: ClassVar[Outputs] = Outputs.LABELS
     monitor: ClassVar[tuple[str, str]] = ("macro_f1", "max")
 
     def check(self, target: Tensor, num_outputs: int) -> None:

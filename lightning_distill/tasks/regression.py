@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
+from lightning_distill.structures import Outputs
 from lightning_distill.tasks.base import Task, refuse_other_kind, refuse_other_width, weighted_mean
 
 
@@ -107,7 +108,7 @@ class Regression(Task):
     mean absolute difference to its outputs.
     """
 
-    exclusive: ClassVar[bool] = False
+    outputs: ClassVar[Outputs] = Outputs.NUMBERS
     agreement_name: ClassVar[str] = "teacher_mae"
     monitor: ClassVar[tuple[str, str]] = ("mae", "min")
 

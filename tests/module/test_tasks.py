@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.losses import LogitKD
+from lightning_distill.losses import LogitKD, MultilabelKD, RegressionKD
 from lightning_distill.module import DistillationModule
 from lightning_distill.tasks import Classification, Multilabel, Regression, Task
 from lightning_distill.teachers import FrozenTeacher
@@ -119,9 +119,12 @@ def test_targets_of_another_kind_are_refused_before_the_first_step(
 @pytest.mark.parametrize("task", [Multilabel(), Regression()])
 def test_a_term_over_classes_needs_exclusive_ones(task: Task) -> None:
     options: dict[str, Any] = {"student": make_model(), "teacher": FrozenTeacher(make_model()), "task": task}
-    with pytest.raises(ConfigError, match=r"losses\['kd'\].*LogitKD, which takes a softmax.*remove 'kd'"):
+    with pytest.raises(ConfigError, match=r"losses\['kd'\].*LogitKD with the task.*remove 'kd'"):
         DistillationModule(**options, losses={"kd": LogitKD()})
-    DistillationModule(**options, losses={"hint": Hint()})
+    fitting = {"Multilabel": MultilabelKD(), "Regression": RegressionKD()}[type(task).__name__]
+    DistillationModule(**options, losses={"hint": Hint(), "kd": fitting})
+    with pytest.raises(ConfigError, match="MultilabelKD for labels"):
+        DistillationModule(**options | {"task": Classification()}, losses={"kd": MultilabelKD()})
 
 
 def test_one_output_and_no_task_is_refused() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.structures import Outputs
 
 if TYPE_CHECKING:
     from lightning_distill.commands.init.configs import Config
@@ -92,7 +93,7 @@ def _check_student(plan: Plan, student: Sequence[str]) -> None:
             fix="name what the student can see, for example --student "
             f"{next(iter(plan.parts))}, or leave --student out",
         )
-    if not plan.task.exclusive:
+    if plan.task.outputs is not Outputs.CLASSES:
         raise ConfigError(
             where="init --student",
             found=f"labels for the task {plan.task.__name__}",

@@ -67,13 +67,28 @@ class LayerLoss(DistillationLoss):
         names = zip(self.student_layers, self.teacher_layers, strict=True)
         return [self._pair(student.at(s), teacher.at(t).detach(), (s, t), batch) for s, t in names]
 
+    def rows(self, x: Tensor, batch: Batch) -> Tensor:
+        """What belongs to the rows of the first of `pairs`: those that are there, of all processes.
+
+        Args:
+            x: "batch ...", such as the sample ids.
+            batch: As for `pairs`.
+        """
+        kept = self._kept((self.student_layers[0], self.teacher_layers[0]), batch)
+        x = x if kept is None else x[kept]
+        return gather_rows(x) if self.gather else x
+
     def _pair(self, s: Tensor, t: Tensor, names: tuple[str, str], batch: Batch) -> tuple[Tensor, Tensor]:
-        modalities = {name.removeprefix("features.") for name in names if name.startswith("features.")}
-        there = [batch["present"][m] for m in modalities if m in batch["present"]]
-        if there:
-            kept = torch.stack(there).all(dim=0)
+        kept = self._kept(names, batch)
+        if kept is not None:
             s, t = s[kept], t[kept]
         return (gather_rows(s), gather_rows(t)) if self.gather else (s, t)
+
+    @staticmethod
+    def _kept(names: tuple[str, str], batch: Batch) -> Tensor | None:
+        modalities = {name.removeprefix("features.") for name in names if name.startswith("features.")}
+        there = [batch["present"][m] for m in modalities if m in batch["present"]]
+        return torch.stack(there).all(dim=0) if there else None
 
 
 class AdaptedLoss(LayerLoss):

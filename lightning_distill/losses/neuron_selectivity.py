@@ -25,7 +25,8 @@ def neuron_selectivity(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         0-d tensor >= 0; 0 when both have the same channels, in whatever order.
 
-    Source: Huang and Wang, Neuron Selectivity Transfer (1707.01219), equation 5 with the polynomial kernel of section 3.3 (d = 2, c = 0).
+    Source: Huang and Wang, Neuron Selectivity Transfer (1707.01219), equation 5 with the polynomial kernel of
+    section 3.3 (d = 2, c = 0).
 
     >>> x = torch.rand(2, 3, 4, 4)
     >>> neuron_selectivity(x, x.flip(1)).abs().item() < 1e-6

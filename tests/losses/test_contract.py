@@ -74,7 +74,7 @@ def test_is_a_finite_scalar_with_a_gradient(cls: Any, dtype: torch.dtype) -> Non
 @LOSSES
 def test_order_of_the_batch_does_not_matter(cls: Any) -> None:
     student, teacher, batch = outputs()
-    loss, order = make_loss(cls), torch.randperm(ROWS)
+    loss, order = make_loss(cls).eval(), torch.randperm(ROWS)
     permuted: Batch = {
         **batch,  # type: ignore[typeddict-item]
         "present": {m: p[order] for m, p in batch["present"].items()},

@@ -21,12 +21,16 @@ _OTHERS: Final = {
     "init": "look at your data and write a config for them",
     "doctor": "check a config and its data before training",
     "evaluate": "metrics for every subset of a student's modalities",
+    "knowledge": "keep what a teacher knows about a data set",
+    "assess": "will this teacher help, before training",
     "demo": "a complete example on data that come with the package",
 }
 _MODULES: Final = {
     "init": "lightning_distill.commands.init",
     "doctor": "lightning_distill.cli.doctor",
     "evaluate": "lightning_distill.commands.evaluate",
+    "knowledge": "lightning_distill.commands.knowledge",
+    "assess": "lightning_distill.commands.assess",
     "demo": "lightning_distill.commands.demo",
 }
 """Where the `main(argv)` of each other command is."""

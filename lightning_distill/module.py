@@ -20,6 +20,7 @@ from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
+from lightning_distill.optimization import GroupedOptimizer, make_optimizer, make_scheduler
 from lightning_distill.pair import Pair
 from lightning_distill.randomness import default_seed, seed_step
 from lightning_distill.schedules import WeightSchedule
@@ -55,7 +56,8 @@ class DistillationModule(LightningModule):
             {"task": 1 - alpha, "kd": alpha}.
         task: Task loss and metrics; None is `Classification`.
         clip_rule: What happens to gradients before each optimizer step.
-        optimizer: Makes the optimizer from the parameters.
+        optimizer: Makes the optimizer from the parameters; with rates by part of the student, a
+            `GroupedOptimizer`.
         lr_scheduler: Makes the scheduler from the optimizer.
         scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
         balancer: Makes what balances the weighted terms by itself; None adds them up.
@@ -78,7 +80,7 @@ class DistillationModule(LightningModule):
         weights: dict[str, float | WeightSchedule] | None = None,
         task: Task | None = None,
         clip_rule: ClipRule | None = None,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
+        optimizer: OptimizerCallable | GroupedOptimizer = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
@@ -108,15 +110,17 @@ class DistillationModule(LightningModule):
         """Check that data, student and teacher agree on classes, targets and preprocessing."""
         datamodule = getattr(self.trainer, "datamodule", None)
         checks.target_fits(self.task, datamodule, self.student.num_classes)
-        checks.classes_fit(self.student, self.teacher, getattr(datamodule, "classes", None))
+        classes = getattr(datamodule, "classes", None)
+        checks.classes_fit(self.student, None, classes)
+        if self.teacher is not None:
+            self.teacher.begin(self.student)
+        self.teacher = checks.classes_fit(self.student, self.teacher, classes)
         checks.preprocessing_fits(self.student, self.teacher, datamodule)
         if stage == "fit":
             self.student.preprocessing = parity.recorded(self.student, datamodule)
         if self.teacher is None:
             return
         checks.nothing_shared(self, self.teacher)
-        if stage == "fit":
-            self.teacher.begin(self.student)
         self._pair.close()
         self._pair = Pair(self.student, self.teacher)
         if stage != "predict" and any(self.terms.layers):
@@ -144,10 +148,10 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer over the student and the terms' adaptors; the teacher is not among them."""
-        optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        optimizer = make_optimizer(self.optimizer_factory, self)
         if self.scheduler_factory is None:
             return optimizer
-        scheduler: Any = {"scheduler": self.scheduler_factory(optimizer), "interval": self.scheduler_interval}
+        scheduler: Any = make_scheduler(self.scheduler_factory, optimizer, self, self.scheduler_interval)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     # -- one step -------------------------------------------------------------------------------------
@@ -285,7 +289,9 @@ class DistillationModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on training with other classes; give the teacher what it had become."""
-        if self._trainer is not None and self.trainer.state.fn == "fit":
+        if self._trainer is None:
+            return
+        if self.trainer.state.fn == "fit":
             checks.same_classes_as_before(checkpoint.get("classes"), self.student.classes)
-            if self.teacher is not None and "teacher" in checkpoint:
-                self.teacher.load_state_dict(checkpoint["teacher"])
+        if self.teacher is not None and "teacher" in checkpoint:
+            self.teacher.load_state_dict(checkpoint["teacher"])

@@ -14,7 +14,7 @@ from lightning_distill.teachers import Teacher
 _TOKENIZER: Final = ("tokenizer", "vocabulary", "vocabulary_size")
 
 
-def preprocessing_fits(student: MultimodalModel, teacher: Teacher | None, datamodule: Any) -> None:
+def preprocessing_fits(student: MultimodalModel | None, teacher: Teacher | None, datamodule: Any) -> None:
     """What the DataModule's processors make must be what student and teacher read.
 
     A DataModule without `processors` is not looked at.
@@ -27,7 +27,7 @@ def preprocessing_fits(student: MultimodalModel, teacher: Teacher | None, datamo
     processors = getattr(datamodule, "processors", None)
     if not isinstance(processors, Mapping):
         return
-    for modality, needed in student.requirements.items():
+    for modality, needed in ({} if student is None else student.requirements).items():
         if modality in processors:
             _student_fits(modality, needed, plain(processors[modality].settings))
     if teacher is None:

@@ -237,9 +237,8 @@ def test_a_teacher_of_other_classes_and_other_preprocessing(doctor: Doctor) -> N
         data(config)["processors"]["text"]["init_args"]["max_length"] = 9
 
     told = doctor(change=change, code=2)
-    assert "the teacher calls it 'x', the data 'y'" in told
     assert "found a processor with max_length 9 expected max_length 8" in told
-    assert doctor.count("error") == 2
+    assert doctor.count("error") == 1  # classes in another order are found by name
 
 
 def test_a_teacher_that_cannot_read_some_samples(doctor: Doctor) -> None:

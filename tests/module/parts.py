@@ -18,7 +18,7 @@ from lightning_distill.losses import DistillationLoss, LogitKD
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
 from lightning_distill.structures import UNKNOWN, Batch, ModelOutput
-from lightning_distill.teachers import FrozenTeacher
+from lightning_distill.teachers import FrozenTeacher, Teacher
 from tests.builders import VectorSource, make_model
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
@@ -49,6 +49,13 @@ def make_module(teacher: MultimodalModel | None = None, **options: Any) -> Disti
 
 def supervised(**options: Any) -> DistillationModule:
     return DistillationModule(**({"student": make_model(), "optimizer": ADAM} | options))
+
+
+def distilling(teacher: Teacher, **options: Any) -> DistillationModule:
+    """A student of one modality and any teacher, one KD term."""
+    return supervised(
+        **({"student": make_model(("a",)), "teacher": teacher, "losses": {"kd": LogitKD()}} | options)
+    )
 
 
 class TargetSource(VectorSource):

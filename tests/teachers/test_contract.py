@@ -2,30 +2,95 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from lightning_distill.teachers import FrozenTeacher, Teacher
-from tests.builders import CLASSES, make_batch, make_model, same_bits
+from lightning_distill.knowledge_writing import write_knowledge
+from lightning_distill.teachers import (
+    AveragedTeacher,
+    ClassesByName,
+    ConfidentTeacher,
+    EmaTeacher,
+    ForeignTeacher,
+    FrozenTeacher,
+    ModalityTeachers,
+    StoredTeacher,
+    Teacher,
+    TimmTeacher,
+    TransformersTeacher,
+)
+from tests.builders import CLASSES, DIMS, make_batch, make_model, same_bits
 from tests.shelves import concrete
+from tests.teachers.test_foreign import save_classifier
 
 TEACHERS = pytest.mark.parametrize("cls", concrete("teachers"))
 
 
 def make_teacher(cls: Any) -> Teacher:
-    return cls(make_model())
+    """One that answers a batch of vectors, images and texts in three classes."""
+    return MADE[cls]()
+
+
+def folder_of(save: Callable[[Path], Path]) -> Path:
+    return save(Path(mkdtemp(dir=os.environ["LIGHTNING_DISTILL_CACHE"])) / "model")
+
+
+def begun() -> Teacher:
+    teacher = EmaTeacher()
+    teacher.begin(make_model())
+    return teacher
+
+
+def frozen(*modalities: str) -> FrozenTeacher:
+    model = make_model(modalities or tuple(DIMS))
+    model.classes = CLASSES
+    return FrozenTeacher(model)
+
+
+def timm_folder(folder: Path) -> Path:
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    timm.models.save_for_hf(model, str(folder), safe_serialization=True)
+    return folder
+
+
+def stored(folder: Path) -> Path:
+    write_knowledge(frozen(), [make_batch()], folder)
+    return folder
+
+
+MADE: dict[Any, Callable[[], Teacher]] = {
+    FrozenTeacher: frozen,
+    EmaTeacher: begun,
+    ForeignTeacher: lambda: ForeignTeacher(nn.Linear(DIMS["a"], 3), "a", 3, embedding=None),
+    TimmTeacher: lambda: TimmTeacher(weights=folder_of(timm_folder), channels=1),
+    TransformersTeacher: lambda: TransformersTeacher(str(folder_of(save_classifier))),
+    AveragedTeacher: lambda: AveragedTeacher([frozen(), frozen()]),
+    ConfidentTeacher: lambda: ConfidentTeacher([frozen(), frozen()]),
+    ModalityTeachers: lambda: ModalityTeachers({"a": frozen("a"), "b": frozen("b")}),
+    StoredTeacher: lambda: StoredTeacher(folder_of(stored)),
+    ClassesByName: lambda: ClassesByName(frozen(), CLASSES[::-1]),
+}
+"""How to make one of each; a new teacher is added here."""
+ALL = ("a", "b", "image", "text")
 
 
 @TEACHERS
 def test_answers_without_gradient_and_always_the_same(cls: Any) -> None:
-    teacher, batch = make_teacher(cls), make_batch()
+    teacher, batch = make_teacher(cls), make_batch(ALL)
+    teacher.read_layers([])
     first, second = teacher(batch), teacher(batch)
     assert first.logits.shape == (4, teacher.num_classes)
     for output in (first, second):
-        tensors = [output.logits, output.embedding, *output.features.values()]
+        tensors = [output.logits, *output.features.values()]
+        tensors += [] if output.embedding is None else [output.embedding]
         assert not any(t.requires_grad or t.is_inference() for t in tensors)
     assert same_bits(first.logits, second.logits)
 
@@ -54,7 +119,7 @@ def test_is_no_module(cls: Any) -> None:
 @TEACHERS
 def test_tells_its_tensors(cls: Any) -> None:
     tensors = list(make_teacher(cls).tensors())
-    assert tensors
+    assert bool(tensors) == (cls is not StoredTeacher)
     assert not any(t.requires_grad for t in tensors)
 
 

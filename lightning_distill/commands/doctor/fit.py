@@ -25,8 +25,11 @@ def check_fit(parts: Parts, findings: Findings) -> None:
         return
     student, classes = module.student, getattr(data, "classes", None)
     for teacher in dict.fromkeys([None, module.teacher]):
+        if teacher is not None:
+            with findings.step("teacher"):
+                teacher.begin(student)
         with findings.step("data and models, classes"):
-            checks.classes_fit(student, teacher, classes)
+            module.teacher = checks.classes_fit(student, teacher, classes) or module.teacher
         with findings.step("data and models, preprocessing"):
             checks.preprocessing_fits(student, teacher, data)
     with findings.step("data and task"):

@@ -23,6 +23,7 @@ _OTHERS: Final = {
     "evaluate": "metrics for every subset of a student's modalities",
     "knowledge": "keep what a teacher knows about a data set",
     "assess": "will this teacher help, before training",
+    "born-again": "rounds in which a model is its own teacher",
     "demo": "a complete example on data that come with the package",
 }
 _MODULES: Final = {
@@ -31,6 +32,7 @@ _MODULES: Final = {
     "evaluate": "lightning_distill.commands.evaluate",
     "knowledge": "lightning_distill.commands.knowledge",
     "assess": "lightning_distill.commands.assess",
+    "born-again": "lightning_distill.cli.born_again",
     "demo": "lightning_distill.commands.demo",
 }
 """Where the `main(argv)` of each other command is."""
@@ -40,7 +42,7 @@ _HELP: Final = "\n".join(
     [
         "usage: lightning-distill COMMAND [options]",
         "",
-        *(f"  {name:10}{text}" for name, text in _COMMANDS.items()),
+        *(f"  {name:12}{text}" for name, text in _COMMANDS.items()),
         "",
         "lightning-distill fit --config FILE trains into a new folder runs/DATE-NAME, or into --run DIR.",
         "lightning-distill test --run DIR tests its best checkpoint.",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from lightning_distill.errors import ConfigError, nearest
@@ -22,6 +23,10 @@ class LayerExtractor:
     Paths go through the wrappers of DDP, FSDP, `torch.compile` and activation checkpointing as if they were
     not there. An output that holds several tensors needs an entry: `encoder.layer.3[0]` of a tuple,
     `encoder[last_hidden_state]` of a dict or a transformers output; one that holds a single tensor does not.
+
+    What is captured is a copy, so that a `ReLU(inplace=True)` behind the module does not change it. Under
+    activation checkpointing with `use_reentrant=True` it has no gradient; use False. What `torch.compile` has
+    compiled before the hooks were there does not call them, so a compiled model is compiled again.
 
     Args:
         model: Any module; it gets forward hooks and is otherwise left alone.
@@ -43,8 +48,12 @@ class LayerExtractor:
         self.paths = tuple(dict.fromkeys(paths))
         self._whose, self._active = whose, False
         self._seen: dict[str, list[Any]] = {path: [] for path in self.paths}
-        modules = {path: find_module(model, _split(path)[0], whose) for path in self.paths}
+        self._names = {path: _split(path) for path in self.paths}
+        modules = {path: find_module(model, name, whose) for path, (name, _) in self._names.items()}
         self._handles = [m.register_forward_hook(_Keep(self, path)) for path, m in modules.items()]
+        self._known = [_plain(name) for name, _ in model.named_modules() if name]
+        if any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules()):
+            torch.compiler.reset()
 
     @contextmanager
     def capturing(self) -> Iterator[dict[str, Tensor]]:
@@ -70,7 +79,8 @@ class LayerExtractor:
     def keep(self, path: str, output: Any) -> None:
         """Called by the hooks. Outside `capturing`, as when activations are recomputed, nothing is kept."""
         if self._active:
-            self._seen[path].append(output)
+            chosen = _chosen(output, self._names[path][1])
+            self._seen[path].append(output if chosen is None else chosen.clone())
 
     def _take(self) -> dict[str, list[Any]]:
         self._active = False
@@ -78,18 +88,25 @@ class LayerExtractor:
         return taken
 
     def _one(self, path: str, outputs: list[Any]) -> Tensor:
-        if len(outputs) != 1:
+        (name, key), where = self._names[path], f"layer {path!r} of the {self._whose}"
+        if not outputs:
+            inside = [other for other in self._known if other.startswith(f"{name}.")]
             raise ConfigError(
-                where=f"layer {path!r} of the {self._whose}",
-                found="a module that did not run"
-                if not outputs
-                else f"a module that ran {len(outputs)} times",
+                where=where,
+                found="a module that did not run" + nearest(name, inside or set(self._known) - {name}),
                 expected="one that runs once each time the model does",
-                fix="name another module; one that is used in several places has no single output"
-                if outputs
-                else "name a module whose own forward is called, not one that only holds others",
+                fix="name a module whose own forward is called, not one that only holds others",
             )
-        return _tensor(outputs[0], _split(path)[1], f"layer {path!r} of the {self._whose}")
+        if len(outputs) > 1:
+            raise ConfigError(
+                where=where,
+                found=f"a module that ran {len(outputs)} times",
+                expected="one that runs once each time the model does",
+                fix="name another module; one that is used in several places has no single output",
+            )
+        if isinstance(outputs[0], Tensor):
+            return outputs[0]
+        raise _no_tensor(outputs[0], key, where)
 
 
 class _Keep:
@@ -146,20 +163,22 @@ def _plain(path: str) -> str:
     return ".".join(name for name in path.split(".") if name not in _WRAPPERS)
 
 
-def _tensor(output: Any, key: str | None, where: str) -> Tensor:
-    """The one tensor of an output, or the one under `key`."""
+def _chosen(output: Any, key: str | None) -> Tensor | None:
+    """The one tensor of an output, or the one under `key`; None where there is no such one."""
     held = _entries(output)
-    if key is not None:
-        chosen = held.get(key)
-    else:
+    if key is None:
         tensors = [x for x in held.values() if isinstance(x, Tensor)]
-        chosen = tensors[0] if len(tensors) == 1 else None
-    if isinstance(chosen, Tensor):
-        return chosen
-    entries = [name for name, x in held.items() if isinstance(x, Tensor)]
-    raise ConfigError(
+        return tensors[0] if len(tensors) == 1 else None
+    found = held.get(key)
+    return found if isinstance(found, Tensor) else None
+
+
+def _no_tensor(output: Any, key: str | None, where: str) -> ConfigError:
+    entries = [name for name, x in _entries(output).items() if isinstance(x, Tensor)]
+    near = "" if key is None else nearest(key, entries)
+    return ConfigError(
         where=where,
-        found=f"an output of type {type(output).__name__} with the tensors {entries}",
+        found=f"an output of type {type(output).__name__} with the tensors {entries}{near}",
         expected="one tensor" if key is None else f"a tensor under {key!r}",
         fix=f"name the entry: PATH[{entries[0]}]" if entries else "name another module",
     )

@@ -56,9 +56,19 @@ def as_map(x: Tensor, grid: TokenGrid | None = None) -> Tensor:
 def as_tokens(x: Tensor) -> Tensor:
     """Tokens "batch tokens channels" from a map "batch channels height width".
 
+    Raises:
+        ConfigError: If `x` is no map.
+
     >>> as_tokens(torch.zeros(2, 8, 4, 4)).shape
     torch.Size([2, 16, 8])
     """
+    if x.ndim != 4:
+        raise ConfigError(
+            where="tokens",
+            found=f"a tensor of shape {tuple(x.shape)}",
+            expected="a map, batch x channels x height x width",
+            fix="name a layer whose output is a map",
+        )
     return x.flatten(2).transpose(1, 2)
 
 

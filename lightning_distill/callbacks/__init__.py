@@ -2,7 +2,16 @@
 
 from lightning_distill.callbacks.best_checkpoint import BestCheckpoint
 from lightning_distill.callbacks.configured import ConfiguredHyperparameters
+from lightning_distill.callbacks.distill import Distill
 from lightning_distill.callbacks.predictions import PredictionWriter
 from lightning_distill.callbacks.student_export import StudentExport
+from lightning_distill.callbacks.unfreezing import GradualUnfreezing
 
-__all__ = ["BestCheckpoint", "ConfiguredHyperparameters", "PredictionWriter", "StudentExport"]
+__all__ = [
+    "BestCheckpoint",
+    "ConfiguredHyperparameters",
+    "Distill",
+    "GradualUnfreezing",
+    "PredictionWriter",
+    "StudentExport",
+]

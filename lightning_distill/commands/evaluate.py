@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from lightning_distill.errors import CheckpointError, ConfigError, DistillError
+from lightning_distill.commands.opening import data_and_task, mistake, packages, run_config
+from lightning_distill.errors import ConfigError
 
-if TYPE_CHECKING:
-    from lightning_distill.data import MultimodalDataModule
-    from lightning_distill.tasks import Task
+# Old names, until `assess` imports from `opening`.
+_cause, _data_and_task, _packages, _read_config = mistake, data_and_task, packages, run_config
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             where="evaluate --out", found=f"{out} is a folder", expected="a file", fix="name a file in it"
         )
-    config = _read_config(run)
+    config = run_config(run)
 
     from rich.console import Console
 
@@ -41,8 +40,8 @@ def main(argv: Sequence[str]) -> int:
 
     silence_tips()
     # What this config names is run in any case, to make the data: its packages are trusted already.
-    student = load_student(run / "student", packages=sorted(_packages(config["model"])))
-    data, task = _data_and_task(config, run / "config.yaml")
+    student = load_student(run / "student", packages=sorted(packages(config["model"])))
+    data, task = data_and_task(config, run / "config.yaml")
     results = evaluate_subsets(student, data, task, options.split)
     save_subsets(results, options.split, out)
     console = Console()
@@ -61,87 +60,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
     parser.add_argument("--out", type=Path, help="JSON file to write; default: subsets.json in the run")
     return parser
-
-
-def _read_config(run: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    path = run / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not all(isinstance(config[key]["class_path"], str) for key in ("data", "model")):
-            raise TypeError("class_path")
-    except FileNotFoundError:
-        raise _not_a_run(path, "no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _not_a_run(path, error) from error
-    except (KeyError, TypeError) as error:
-        raise _not_a_run(path, "no class_path for both `data` and `model`") from error
-    found: dict[str, Any] = config
-    return found
-
-
-def _not_a_run(path: Path, found: object) -> CheckpointError:
-    return CheckpointError(
-        where=path,
-        found=found,
-        expected="the config of a run, as `fit` writes it",
-        fix="name the folder of a finished run: lightning-distill evaluate --run RUN",
-    )
-
-
-def _packages(value: Any) -> Iterator[str]:
-    """Packages of all classes that a part of a config names."""
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield value["class_path"].partition(".")[0]
-        for item in value.values():
-            yield from _packages(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _packages(item)
-
-
-def _data_and_task(config: dict[str, Any], path: Path) -> tuple[MultimodalDataModule, Task]:
-    """What the run was trained on and for."""
-    import jsonargparse
-    from lightning.pytorch import LightningDataModule
-
-    from lightning_distill.data import MultimodalDataModule
-    from lightning_distill.tasks import Classification, Task
-
-    wanted = {"data": config["data"]}
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    task = (config["model"].get("init_args") or {}).get("task")
-    if task:
-        parser.add_subclass_arguments(Task, "task")
-        wanted["task"] = task
-    try:
-        made = parser.instantiate(parser.parse_object(wanted))
-    except DistillError:
-        raise
-    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise _cause(error, path) from error
-    if not isinstance(made.data, MultimodalDataModule):
-        raise ConfigError(
-            where=f"{path}, data",
-            found=f"a {type(made.data).__name__}",
-            expected="a MultimodalDataModule, which says which modalities a sample has",
-            fix="call lightning_distill.evaluation.evaluate_subsets on a DataModule of that kind",
-        )
-    return made.data, made.task if task else Classification()
-
-
-def _cause(error: BaseException, path: Path) -> DistillError:
-    """The user's own mistake where there is one behind it; parsers wrap what a constructor raises."""
-    while error.__cause__ is not None and not isinstance(error, DistillError):
-        error = error.__cause__
-    if isinstance(error, DistillError):
-        return error
-    return ConfigError(
-        where=path,
-        found=error,
-        expected="data that can be made as when the run was trained",
-        fix="run it from the same folder, with the same files and the same version of the package",
-    )

@@ -19,6 +19,7 @@ from lightning_distill.data.hugging_face_stream import HuggingFaceStream
 from lightning_distill.data.image import ImageProcessor, decode_image, read_image
 from lightning_distill.data.image_views import ImageViews
 from lightning_distill.data.manifest import ManifestSource
+from lightning_distill.data.mapped import MappedDataModule, as_batch, content_ids, read_batch
 from lightning_distill.data.orders import ClassBalanced, ModalityPaired, Sampling, Shuffle
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
@@ -54,6 +55,7 @@ __all__ = [
     "ImageViews",
     "ManifestColumns",
     "ManifestSource",
+    "MappedDataModule",
     "ModalityPaired",
     "MultiLabel",
     "MultimodalDataModule",
@@ -79,8 +81,11 @@ __all__ = [
     "TextDataModule",
     "TextProcessor",
     "Waveform",
+    "as_batch",
+    "content_ids",
     "decode_audio",
     "decode_image",
     "read_audio",
+    "read_batch",
     "read_image",
 ]

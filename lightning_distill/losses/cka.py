@@ -35,12 +35,18 @@ def linear_cka(student: Tensor, teacher: Tensor) -> Tensor:
     if len(student) < 4:
         return student.sum() * 0
     wide = torch.promote_types(student.dtype, torch.float32)
-    s, t = (_scaled(x.flatten(1).to(wide)) for x in (student, teacher.detach()))
-    with torch.no_grad():
-        own = _hsic(t, t)
-    across, mine = _hsic(s, t), _hsic(s, s)
+    s, t = (x.flatten(1).to(wide) for x in (student, teacher.detach()))
+    s, t = s - s.mean(dim=0), t - t.mean(dim=0)
+    if max(s.shape[1], t.shape[1]) < len(s):
+        products = s.T @ t, s.T @ s, t.T @ t
+        norms = [x.square().sum() for x in products]
+    else:
+        k, m = s @ s.T, t @ t.T
+        norms = [(k * m).sum(), k.square().sum(), m.square().sum()]
+    a, b = s.square().sum(dim=1), t.square().sum(dim=1)
+    across, mine, own = _hsic(norms[0], a, b), _hsic(norms[1], a, a), _hsic(norms[2], b, b)
     known = (mine > 0) & (own > 0)
-    value = across / (mine.where(known, 1) * own.where(known, 1)).sqrt()
+    value = across / (mine.where(known, 1).sqrt() * own.where(known, 1).sqrt())
     return value.where(known, across * 0).to(student.dtype)
 
 
@@ -66,18 +72,8 @@ class CKA(LayerLoss):
         return 1 - linear_cka(s, t)
 
 
-def _scaled(x: Tensor) -> Tensor:
-    """Centred, and of a size whose fourth power is a number; CKA does not notice the size."""
-    x = x - x.mean(dim=0)
-    return x / x.detach().abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
-
-
-def _hsic(x: Tensor, y: Tensor) -> Tensor:
-    """B (B - 3) times the unbiased estimate, of centred features."""
-    rows = len(x)
-    k, m = x.square().sum(dim=1), y.square().sum(dim=1)  # the diagonals
-    narrow = x.shape[1] * y.shape[1] < rows * rows
-    both = (x.T @ y).square().sum() if narrow else ((x @ x.T) * (y @ y.T)).sum()
-    # Rows of centred Gram matrices sum to 0, so without their diagonals they sum to minus these.
-    trace, product = both - (k * m).sum(), k.sum() * m.sum()
-    return trace + product / ((rows - 1) * (rows - 2)) - 2 / (rows - 2) * (k * m).sum()
+def _hsic(norm: Tensor, k: Tensor, m: Tensor) -> Tensor:
+    """B (B - 3) times the unbiased estimate, from tr(K L) and the diagonals of two centred Gram matrices."""
+    rows, both = len(k), torch.dot(k, m)
+    # Rows of a centred Gram matrix sum to 0, so without its diagonal to minus that.
+    return norm - both + k.sum() * m.sum() / ((rows - 1) * (rows - 2)) - 2 / (rows - 2) * both

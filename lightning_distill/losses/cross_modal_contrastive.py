@@ -40,9 +40,8 @@ def contrastive_alignment(
         return student.sum() + teacher.sum()
     wide = torch.promote_types(student.dtype, torch.float32)
     s, t = (F.normalize(x.to(wide), dim=1) for x in (student, teacher))
-    scores = s @ t.T / temperature
     copies = (sample_id[:, None] == sample_id).fill_diagonal_(False)
-    scores = scores.masked_fill(copies, -math.inf)
+    scores = ((s / temperature) @ t.T).masked_fill_(copies, -math.inf)
     own = scores.diagonal()
     value = (scores.logsumexp(dim=0) + scores.logsumexp(dim=1)) / 2 - own
     return value.mean().to(student.dtype)

@@ -35,7 +35,10 @@ def probabilistic_transfer(student: Tensor, teacher: Tensor, epsilon: float = 1e
         return student.sum()
     wide = torch.promote_types(student.dtype, torch.float32)
     s, t = (_neighbours(x.flatten(1).to(wide)) for x in (student, teacher.detach()))
-    return (t * ((t + epsilon) / (s + epsilon)).log()).mean().to(student.dtype)
+    with torch.no_grad():
+        entropy = torch.dot(t.view(-1), (t + epsilon).log().view(-1))
+    value = entropy - torch.dot(t.view(-1), (s + epsilon).log().view(-1))
+    return (value / len(student) ** 2).to(student.dtype)
 
 
 class ProbabilisticTransfer(LayerLoss):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -17,8 +16,8 @@ from lightning_distill.structures import Batch, ModelOutput
 
 _CLOSE: Final = 1e-2
 """Squared distances below this share of the squared norms are computed in double precision."""
-_BLOCK: Final = 65536
-"""Cosines at a time, so that what is worked on stays in the cache."""
+_BLOCK: Final = 256
+"""Rows at a time, so that what is worked on stays in the cache."""
 _SAME: Final = 1e-12
 """Squared distances below this share of the squared norms are 0."""
 
@@ -58,7 +57,7 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     where two of the rows are the same; h as in `rkd_distance`. Rows closer than a millionth of their distance
     from the mean of all count as the same: what lies between them has no direction, and gives no gradient.
 
-    The cosines follow from the B^2 distances, one i at a time, so that memory grows with B^2; gradients are
+    The cosines follow from the B^2 distances, one j at a time, so that memory grows with B^2; gradients are
     found in the same pass. Rows that are close to each other make all of it double precision, at twice the
     time.
 
@@ -96,7 +95,7 @@ class RKD(LayerLoss):
         student: Name of the student's layer, see `ModelOutput.at`.
         teacher: Name of the teacher's.
         distance: Weight of the distances, 0 or more.
-        angle: Weight of the angles, 0 or more. At B = 512 they take a quarter of a second on one CPU core.
+        angle: Weight of the angles, 0 or more. The cost grows with B^3.
         gather: Whether each process compares the rows of all processes.
 
     Raises:
@@ -178,35 +177,36 @@ def _relative(distances: Tensor) -> Tensor:
 class _Angle(torch.autograd.Function):
     """From squared distances D to the mean of h over all triples, with the gradient on D of the student.
 
-    c[i, j, k] = (D_ij + D_kj - D_ik) / (2 d_ij d_kj). It is the same for (i, k) and (k, i), so k > i is
-    enough. With w = h', the gradient of sum h on D_kj is
-    R_kj * sum_i w R_ij - R_kj^2 * sum_i w c - 1/2 sum_m w[k, m, j] R_km R_jm, where R = 1 / d.
+    With d the distances to j and r = 1 / d, c[i, j, k] = (-D_ik r_i r_k + d_i r_k + r_i d_k) / 2: for both
+    sides together two matrices with rows and columns scaled, and one of rank four.
     """
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        s, t = _Side.of(student), _Side.of(teacher)
+        (d, r), (e, q) = _inverted(student), _inverted(teacher)
+        left, right = torch.stack([d / 2, r, -e / 2, -q], dim=2), torch.stack([r, d / 2, q, e / 2], dim=1)
         rows, wanted = len(student), ctx.needs_input_grad[0]
-        # Where k = i, the cosine is 1, or 0 without a direction.
-        total = (((s.r > 0) != (t.r > 0)).sum() * 0.5).to(student.dtype)
-        sums = torch.zeros(3, rows, rows, dtype=student.dtype, device=student.device)
-        scratch = student.new_empty(4, max(_BLOCK, rows))
-        for i in range(rows - 1):
-            step = max(1, _BLOCK // (rows - 1 - i))
-            for start in range(0, rows, step):
-                block = slice(start, min(start + step, rows))
-                shape = (block.stop - start, rows - 1 - i)
-                c, gap, w, tmp = (b[: shape[0] * shape[1]].view(shape) for b in scratch)
-                s.cosines(i, block, c).mul_(s.half(i, block))
-                torch.addcmul(c, t.cosines(i, block, tmp), t.half(i, block), value=-1, out=gap)
-                torch.clamp(gap, -1, 1, out=w)
-                total += w.view(-1).dot(gap.add_(gap).sub_(w).view(-1))
+        total, opposite = student.new_zeros(()), torch.zeros_like(student)
+        arms, stretch = torch.zeros_like(student), torch.zeros_like(student)
+        buffers = student.new_empty(3, min(_BLOCK, rows), rows)
+        for start in range(0, rows, _BLOCK):
+            block = slice(start, min(start + _BLOCK, rows))
+            gap, w, tmp = buffers[:, : block.stop - start]
+            for j in range(rows):
+                own, its = r[j, block, None], q[j, block, None]
+                torch.mul(student[block], r[j], out=gap).mul_(own)
+                gap.addcmul_(torch.mul(teacher[block], q[j], out=tmp), its, value=-1)
+                torch.addmm(gap, left[j, block], right[j], beta=-0.5, out=gap)
+                # h(a) = w a - w^2 / 2 with w = h'(a), a cut at -1 and 1.
+                flat = torch.clamp(gap, -1, 1, out=w).view(-1)
+                total += torch.dot(flat, gap.view(-1)) - torch.dot(flat, flat) / 2
                 if wanted:
-                    _accumulate(w, c, tmp, s.r, i, block, sums)
+                    arms[j, block] = torch.mul(w, r[j], out=tmp).sum(dim=1)
+                    opposite[block].addcmul_(tmp, own)
+                    stretch[j, block] = torch.mv(w, d[j]) - tmp.mul_(student[block]).sum(dim=1)
         if wanted:
-            arms, cosines, opposite = sums
-            gradient = s.r * arms - s.r.square() * cosines - (opposite + opposite.T) / 2
-            ctx.save_for_backward(gradient / rows**3)
+            gradient = (r * arms - r**3 * stretch - opposite) / (2 * rows**3)
+            ctx.save_for_backward(gradient)
         return total / rows**3
 
     @staticmethod
@@ -216,36 +216,7 @@ class _Angle(torch.autograd.Function):
         return gradient * saved, None
 
 
-@dataclass(frozen=True)
-class _Side:
-    """Squared distances, distances and their reciprocals, all "batch batch"."""
-
-    squared: Tensor
-    d: Tensor
-    r: Tensor
-
-    @classmethod
-    def of(cls, squared: Tensor) -> _Side:
-        d = squared.clamp(min=0).sqrt()
-        return cls(squared, d, d.reciprocal().where(d > 0, 0))
-
-    def half(self, i: int, block: slice) -> Tensor:
-        return self.r[i, block, None] / 2
-
-    def cosines(self, i: int, block: slice, out: Tensor) -> Tensor:
-        """2 c[i, j, k] d_ij "j k", for j of the block and k > i."""
-        after = slice(i + 1, None)
-        torch.sub(self.squared[i, block, None], self.squared[i, after], out=out)
-        return torch.addcmul(self.d[block, after], self.r[block, after], out, out=out)
-
-
-def _accumulate(w: Tensor, c: Tensor, tmp: Tensor, r: Tensor, i: int, block: slice, sums: Tensor) -> None:
-    """Add what i and all k > i contribute to the three sums of the gradient, "j k"; `c` is used up."""
-    arms, cosines, opposite = sums
-    after, own = slice(i + 1, None), r[i, block]
-    arms[block, after].addcmul_(w, own[:, None])
-    cosines[block, after].add_(c.mul_(w))
-    cosines[block, i].add_(c.sum(dim=1))
-    torch.mul(w, r[block, after], out=tmp)
-    arms[block, i].add_(tmp.sum(dim=1))
-    opposite[i, after].addmv_(tmp.T, own)
+def _inverted(squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances and their reciprocals, 0 where there is no distance."""
+    d = squared.clamp(min=0).sqrt()
+    return d, d.reciprocal().where(d > 0, 0)

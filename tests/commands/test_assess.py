@@ -60,7 +60,7 @@ def write(name: str, config: dict[str, Any]) -> None:
 
 
 def test_a_teacher_of_images_for_a_student_of_sound(project: Project) -> None:
-    """Few labels: the teacher's answers are most of what there is to learn. With the same run as the student."""
+    """Few labels: the teacher's answers are most of what there is to learn."""
     write("t.yaml", supervised(None))
     assert project.fit("--run", "t", config="t.yaml") == 0, project.err
     write("few.yaml", distilled(50))

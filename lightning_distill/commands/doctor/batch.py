@@ -24,6 +24,7 @@ from lightning_distill.data.reading import Reading
 from lightning_distill.data.source import DataSource
 from lightning_distill.errors import ManifestError, NonFiniteError
 from lightning_distill.module import DistillationModule
+from lightning_distill.optimization import make_optimizer
 from lightning_distill.structures import Batch, Inputs
 
 _BATCHES: Final = 5
@@ -124,7 +125,7 @@ class _Trial:
         if module.teacher is not None:
             module.teacher.to(device)
         self.trained = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = module.optimizer_factory(self.trained)
+        self.optimizer = make_optimizer(module.optimizer_factory, module)
         self.seen: dict[str, Tensor] = {}
 
     def step(self, batch: Batch) -> float:

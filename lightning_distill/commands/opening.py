@@ -1,0 +1,222 @@
+"""What the commands that open a config or a finished run have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_distill.errors import CheckpointError, ConfigError, DistillError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_distill.data import MultimodalDataModule
+    from lightning_distill.structures import Batch
+    from lightning_distill.tasks import Task
+    from lightning_distill.teachers import Teacher
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """The config of a run, as `fit` left it.
+
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        CheckpointError: If there is none, or it names neither data nor model.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    path = run / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not all(isinstance(config[key]["class_path"], str) for key in ("data", "model")):
+            raise TypeError("class_path")
+    except FileNotFoundError:
+        raise _not_a_run(path, "no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _not_a_run(path, error) from error
+    except (KeyError, TypeError) as error:
+        raise _not_a_run(path, "no class_path for both `data` and `model`") from error
+    found: dict[str, Any] = config
+    return found
+
+
+def _not_a_run(path: Path, found: object) -> CheckpointError:
+    return CheckpointError(
+        where=path,
+        found=found,
+        expected="the config of a run, as `fit` writes it",
+        fix="name the folder of a finished run: lightning-distill evaluate --run RUN",
+    )
+
+
+def distillation_config(path: Path) -> dict[str, Any]:
+    """A config of the user, with a teacher.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: If it cannot be read, or names no teacher or no data.
+    """
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not config["model"]["init_args"]["teacher"] or not config["data"]["class_path"]:
+            raise TypeError("no teacher")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            where=path,
+            found=f"{type(error).__name__}: {error}",
+            expected="a config with data.class_path and model.init_args.teacher",
+            fix="name the config of a distillation, or a finished run with --run",
+        ) from error
+    found: dict[str, Any] = config
+    return found
+
+
+def packages(value: Any) -> Iterator[str]:
+    """Packages of all classes that a part of a config names.
+
+    >>> sorted(packages({"class_path": "a.B", "init_args": {"parts": [{"class_path": "c.D"}]}}))
+    ['a', 'c']
+    """
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"].partition(".")[0]
+        for item in value.values():
+            yield from packages(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from packages(item)
+
+
+def data_and_task(config: dict[str, Any], path: Path) -> tuple[MultimodalDataModule, Task]:
+    """What a config trains on and for.
+
+    Args:
+        config: With `data` and `model`.
+        path: Where it stands, for messages.
+
+    Raises:
+        ConfigError: If the data cannot be made, or are of another kind.
+    """
+    import jsonargparse
+    from lightning.pytorch import LightningDataModule
+
+    from lightning_distill.data import MultimodalDataModule
+    from lightning_distill.tasks import Classification, Task
+
+    wanted = {"data": config["data"]}
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    task = (config["model"].get("init_args") or {}).get("task")
+    if task:
+        parser.add_subclass_arguments(Task, "task")
+        wanted["task"] = task
+    try:
+        made = parser.instantiate(parser.parse_object(wanted))
+    except DistillError:
+        raise
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise mistake(error, path) from error
+    if not isinstance(made.data, MultimodalDataModule):
+        raise ConfigError(
+            where=f"{path}, data",
+            found=f"a {type(made.data).__name__}",
+            expected="a MultimodalDataModule, which says which modalities a sample has",
+            fix="call lightning_distill.evaluation.evaluate_subsets on a DataModule of that kind",
+        )
+    return made.data, made.task if task else Classification()
+
+
+def mistake(error: BaseException, path: Path) -> DistillError:
+    """The user's own mistake where there is one behind it; parsers wrap what a constructor raises.
+
+    Args:
+        error: What was raised.
+        path: Where the config stands, for messages.
+    """
+    while error.__cause__ is not None and not isinstance(error, DistillError):
+        error = error.__cause__
+    if isinstance(error, DistillError):
+        return error
+    return ConfigError(
+        where=path,
+        found=error,
+        expected="data that can be made as when the run was trained",
+        fix="run it from the same folder, with the same files and the same version of the package",
+    )
+
+
+def teacher_of(config: dict[str, Any], run: Path | None, path: Path) -> Teacher:
+    """The best model of a run, or the teacher a config names.
+
+    Args:
+        config: Of the run where there is one.
+        run: Folder of the run.
+        path: Where the config stands, for messages.
+
+    Raises:
+        CheckpointError: If the run has no such model.
+        ConfigError: If the teacher cannot be made.
+    """
+    import jsonargparse
+
+    from lightning_distill.export import load_student
+    from lightning_distill.teachers import FrozenTeacher, Teacher
+
+    if run is not None:
+        return FrozenTeacher(load_student(run / "student", packages=sorted(packages(config["model"]))))
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Teacher, "teacher")
+    try:
+        made = parser.instantiate(parser.parse_object({"teacher": config["model"]["init_args"]["teacher"]}))
+    except DistillError:
+        raise
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise mistake(error, path) from error
+    teacher: Teacher = made.teacher
+    return teacher
+
+
+def batches(data: MultimodalDataModule, splits: Sequence[str], device: torch.device) -> Iterator[Batch]:
+    """Every sample of these splits, as in evaluation.
+
+    Args:
+        data: Where they come from.
+        splits: Of train, val, test.
+        device: Where the batches go.
+
+    Raises:
+        ConfigError: If there is no such split.
+    """
+    from lightning.fabric.utilities import move_data_to_device
+
+    from lightning_distill.data.bad_samples import BadSampleLog
+    from lightning_distill.data.loader import batch_loader
+    from lightning_distill.data.reading import Reading
+    from lightning_distill.data.sampling import BatchSampler
+    from lightning_distill.data.source import SPLITS
+
+    for split in splits:
+        if split not in SPLITS:
+            raise ConfigError(
+                where="knowledge --split",
+                found=split,
+                expected=", ".join(SPLITS),
+                fix="join several with commas",
+            )
+    for processor in (*data.processors.values(), *data.teacher_processors.values()):
+        processor.check()
+    for split in splits:
+        # "val" whatever the split, for "train" would augment.
+        reading = Reading(data.processors, data.teacher_processors, data.seed, "val")
+        dataset = data.make_dataset(data.rows(split), reading)
+        if len(dataset):
+            order = BatchSampler(len(dataset), data.batch_size, data.seed, False)
+            for batch in batch_loader(dataset, order, data.num_workers, BadSampleLog(0, None)):
+                yield move_data_to_device(batch, device)

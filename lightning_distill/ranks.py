@@ -1,0 +1,44 @@
+"""What DDP does for the parameters it wraps, for those it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def alone() -> bool:
+    """Whether there is one process only."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes.
+
+    Doing it once more changes nothing, so it may follow each backward pass of an accumulation. A parameter
+    without a gradient on some process counts as 0 there; one without any stays without.
+
+    Args:
+        parameters: The same on every process, in the same order.
+    """
+    trained = list(parameters)
+    if alone() or not trained:
+        return
+    pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    there = pieces[0].new_tensor([p.grad is not None for p in trained], dtype=torch.float32)
+    flat = torch.cat([piece.float().flatten() for piece in pieces] + [there])
+    dist.all_reduce(flat)
+    sums, counts = flat[: -len(trained)] / dist.get_world_size(), flat[-len(trained) :].tolist()
+    split = sums.split([p.numel() for p in trained])
+    for parameter, mean, count in zip(trained, split, counts, strict=True):
+        if count:
+            parameter.grad = mean.view_as(parameter).to(parameter.dtype)
+
+
+def same_everywhere(tensors: Iterable[Tensor]) -> None:
+    """Give every process what the first has, in place."""
+    if not alone():
+        for tensor in tensors:
+            dist.broadcast(tensor.data, src=0)

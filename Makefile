@@ -30,6 +30,9 @@ bench: install
 	$(BIN)/python benchmarks/value_clip.py --out benchmarks/results
 	$(BIN)/python benchmarks/manifest.py --out benchmarks/results
 	$(BIN)/python benchmarks/data_loading.py --out benchmarks/results
+	$(BIN)/python benchmarks/losses.py --out benchmarks/results
+	$(BIN)/python benchmarks/mfh.py --out benchmarks/results
+	$(BIN)/python benchmarks/pairs.py --out benchmarks/results
 
 docs: install
 	$(BIN)/python -m pytest --doctest-modules lightning_distill

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from lightning_distill import losses
 from lightning_distill.errors import ConfigError
 
 PENALTIES: Final = tuple(10.0**power for power in range(-4, 4))
@@ -108,12 +109,8 @@ def general_share(features: Tensor, logits: Tensor, folds: int = FOLDS) -> float
 def linear_cka(a: Tensor, b: Tensor) -> float:
     """Likeness of two sets of features of the same samples, up to rotation and scale.
 
-    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with K = A A', L = B B' and zeros on their diagonals, where
-
-        HSIC(K, L) = (tr(K L) + 1'K1 1'L1 / ((n-1)(n-2)) - 2 1'K L 1 / (n-2)) / (n (n-3))
-
-    Being unbiased, it is near 0, and may be below, for unrelated features; the usual estimate is near 1 where
-    there are more dimensions than samples. 0 where one of the two does not vary.
+    The function of that name in `losses`, in double precision. Being unbiased, it is near 0, and may be below,
+    for unrelated features; the usual estimate is near 1 where there are more dimensions than samples. 0 where one of the two does not vary.
 
     Source: Kornblith et al. (arXiv 1905.00414) with the estimator of Song et al., "Feature Selection via
     Dependence Maximization", as in Nguyen et al. (arXiv 2010.15327).
@@ -130,21 +127,7 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
     1.0
     """
     check_rows(a, b, 4)
-    k, l_ = (_gram(x) for x in (a, b))
-    own = _hsic(k, k) * _hsic(l_, l_)
-    return float(_hsic(k, l_) / own.sqrt()) if own > 0 else 0.0
-
-
-def _gram(x: Tensor) -> Tensor:
-    # The estimate does not depend on the mean, but its rounding does.
-    x = x.double() - x.double().mean(dim=0)
-    return (x @ x.T).fill_diagonal_(0.0)
-
-
-def _hsic(k: Tensor, other: Tensor) -> Tensor:
-    n, rows, columns = len(k), k.sum(dim=1), other.sum(dim=1)
-    total = (k * other).sum() + rows.sum() * columns.sum() / ((n - 1) * (n - 2))
-    return (total - 2 * rows @ columns / (n - 2)) / (n * (n - 3))
+    return float(losses.linear_cka(a.double(), b.double()))
 
 
 def rank_agreement(teacher: Tensor, student: Tensor) -> float:

@@ -109,8 +109,9 @@ def general_share(features: Tensor, logits: Tensor, folds: int = FOLDS) -> float
 def linear_cka(a: Tensor, b: Tensor) -> float:
     """Likeness of two sets of features of the same samples, up to rotation and scale.
 
-    The function of that name in `losses`, in double precision. Being unbiased, it is near 0, and may be below,
-    for unrelated features; the usual estimate is near 1 where there are more dimensions than samples. 0 where one of the two does not vary.
+    The function of that name in `losses`, in double precision. Being unbiased, it is near 0, and may be
+    below, for unrelated features; the usual estimate is near 1 where there are more dimensions than samples.
+    0 where one of the two does not vary.
 
     Source: Kornblith et al. (arXiv 1905.00414) with the estimator of Song et al., "Feature Selection via
     Dependence Maximization", as in Nguyen et al. (arXiv 2010.15327).

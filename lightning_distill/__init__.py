@@ -17,6 +17,7 @@ _HOMES = {
     "DistillError": "errors",
     "MultimodalModel": "model",
     "DistillationModule": "module",
+    "MutualDistillationModule": "mutual",
     "FrozenTeacher": "teachers",
     "load_student": "export",
     "save_student": "export",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from lightning_distill.export import save_student as save_student
     from lightning_distill.model import MultimodalModel as MultimodalModel
     from lightning_distill.module import DistillationModule as DistillationModule
+    from lightning_distill.mutual import MutualDistillationModule as MutualDistillationModule
     from lightning_distill.structures import UNLABELLED as UNLABELLED
     from lightning_distill.structures import Batch as Batch
     from lightning_distill.structures import ModelOutput as ModelOutput

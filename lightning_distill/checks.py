@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def terms_fit(
     losses: Mapping[str, nn.Module],
     weights: Mapping[str, float | WeightSchedule],
-    teacher: Teacher | None,
+    taught: bool,
 ) -> None:
     """Terms need a teacher, weights need a term, and some weight must be above 0."""
     if "task" in losses:
@@ -44,7 +44,7 @@ def terms_fit(
             expected="another name: 'task' is the task's own loss",
             fix="rename the term, for example to 'kd'",
         )
-    if losses and teacher is None:
+    if losses and not taught:
         raise ConfigError(
             where="DistillationModule.losses",
             found=f"distillation terms {list(losses)} and no teacher",

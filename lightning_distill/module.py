@@ -86,7 +86,7 @@ class DistillationModule(LightningModule):
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
     ) -> None:
         super().__init__()
-        checks.terms_fit(losses or {}, weights or {}, teacher)
+        checks.terms_fit(losses or {}, weights or {}, taught=teacher is not None)
         self.student = student
         self.teacher = teacher
         self.terms = WeightedTerms(losses or {}, weights or {}, balancer)

@@ -16,6 +16,7 @@ UNLABELLED: Final = -100
 UNKNOWN: Final = -1
 """Entry of a multilabel target that is not known."""
 
+
 class Outputs(Enum):
     """What a model's logits stand for, and so which distances between them mean anything."""
 

@@ -184,7 +184,8 @@ class DistillationCLI(LightningCLI):
         if not any(isinstance(callback, EarlyStopping) for callback in own):
             added.append(given.early_stopping)
         plain = self.plain_config.get("model") or {}
-        student = (plain.get("init_args") or {}).get("student")
+        init_args = plain.get("init_args") or {}
+        student = init_args.get("student") or next(iter((init_args.get("students") or {}).values()), None)
         if isinstance(student, dict):
             added.append(StudentExport(folder.student, student))
         if given.trainer.enable_checkpointing is not False:

@@ -33,7 +33,7 @@ _ROOTS: Final = {
 
 def import_shelves() -> None:
     """Import all shelves, so that a config may name their classes without the path."""
-    for shelf in SHELVES:
+    for shelf in (*SHELVES, "mutual"):
         import_module(f"lightning_distill.{shelf}")
 
 

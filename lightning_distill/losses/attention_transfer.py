@@ -40,7 +40,8 @@ class AttentionTransfer(LayerLoss):
     """The sum of `attention_transfer` over pairs of layers.
 
     It compares where, not what: channels may differ, and nothing is trained beside the student. The usual
-    weight is 1000 (the paper's beta / 2 with beta = 1000 is for its other form).
+    weight is 1000, as in the authors' code. The paper has beta / 2 before its other form, with a beta of 1000
+    divided by the number of positions and samples, about 0.1.
 
     Args:
         student: Names of the student's layers, see `ModelOutput.at`.

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
+from lightning_distill.errors import ConfigError
 from lightning_distill.structures import Batch, ModelOutput, Outputs
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -53,10 +54,20 @@ class LayerLoss(DistillationLoss):
         student: Names of the student's layers, see `ModelOutput.at`.
         teacher: As many names of the teacher's.
         gather: Whether each process compares the rows of all processes, as relations between samples need.
+
+    Raises:
+        ConfigError: If the two have other lengths, or are empty.
     """
 
     def __init__(self, student: Sequence[str], teacher: Sequence[str], gather: bool = False) -> None:
         super().__init__()
+        if not student or len(student) != len(teacher):
+            raise ConfigError(
+                where=f"{type(self).__name__}.student, teacher",
+                found=f"{len(student)} layers of the student and {len(teacher)} of the teacher",
+                expected="one or more of each, as many on both sides",
+                fix="name pairs of layers, the first with the first",
+            )
         self.student_layers, self.teacher_layers, self.gather = tuple(student), tuple(teacher), gather
 
     def pairs(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> list[tuple[Tensor, Tensor]]:

@@ -21,6 +21,9 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         0-d tensor >= 0.
 
+    Raises:
+        ConfigError: If the shapes differ, as where two tokenizers cut one text into different tokens.
+
     Source: Romero et al., FitNets (1412.6550), equation 3, whose factor 1/2 and sum over elements are
     replaced by the mean, as in most published code.
 
@@ -28,6 +31,13 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     >>> hint(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 4.0]])).item()
     2.0
     """
+    if student.shape != teacher.shape:
+        raise ConfigError(
+            where="hint",
+            found=f"shapes {tuple(student.shape)} of the student and {tuple(teacher.shape)} of the teacher",
+            expected="the same shape",
+            fix="name layers with one vector a sample, or pad every batch to one length",
+        )
     return F.mse_loss(student, teacher.detach()) if student.numel() else student.sum()
 
 

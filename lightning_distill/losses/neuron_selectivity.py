@@ -23,7 +23,7 @@ def neuron_selectivity(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: Map; no gradient flows into it. The larger of the two is pooled to the smaller first.
 
     Returns:
-        0-d tensor >= 0; 0 when both have the same channels, in whatever order.
+        0-d tensor >= 0 but for rounding; 0 when both have the same channels, in whatever order.
 
     Source: Huang and Wang, Neuron Selectivity Transfer (1707.01219), equation 5 with the polynomial kernel of
     section 3.3 (d = 2, c = 0).

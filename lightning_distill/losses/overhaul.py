@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_distill.losses.base import AdaptedLoss, Shapes
 from lightning_distill.structures import Batch, ModelOutput
@@ -29,9 +30,10 @@ def overhaul(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     """
     if not len(student):
         return student.sum()
-    aim = torch.maximum(teacher.detach(), margin[:, None, None])
+    aim = torch.maximum(teacher.detach().to(student.dtype), margin[:, None, None].to(student.dtype))
     counts = (student > aim) | (aim > 0)
-    return ((student - aim).square() * counts).sum() / len(student)
+    # Where nothing counts, the aim is compared with itself.
+    return F.mse_loss(student.where(counts, aim), aim, reduction="sum") / len(student)
 
 
 def negative_mean(teacher: Tensor) -> Tensor:
@@ -46,6 +48,7 @@ def negative_mean(teacher: Tensor) -> Tensor:
     >>> negative_mean(torch.tensor([[[[-3.0, -1.0, 2.0]]], [[[4.0, 4.0, -2.0]]]])).tolist()
     [-2.0]
     """
+    teacher = teacher.to(torch.promote_types(teacher.dtype, torch.float32))  # a sum over a map, in fp16
     negative = teacher < 0
     total = (teacher * negative).sum(dim=(0, 2, 3))
     return total / negative.sum(dim=(0, 2, 3)).clamp(min=1)
@@ -84,5 +87,15 @@ class Overhaul(AdaptedLoss):
                 total = total + s.sum()
                 continue
             s, t = pooled_alike(as_map(s), as_map(t))
-            total = total + overhaul(connector(s), t, negative_mean(t)) / 2 ** (len(pairs) - depth)
+            value = overhaul(_connected(connector, s), t, negative_mean(t))
+            total = total + value / 2 ** (len(pairs) - depth)
         return total
+
+
+def _connected(layers: nn.Module, x: Tensor) -> Tensor:
+    convolution, norm = layers.children()
+    x = convolution(x)
+    # One value a channel, as in a last batch of one, has no variance: it is normalised as in evaluation.
+    if isinstance(norm, nn.BatchNorm2d) and x.numel() == x.shape[1]:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lightning_distill.errors import ConfigError
 from lightning_distill.losses.base import AdaptedLoss, Shapes
 from lightning_distill.structures import Batch, ModelOutput
-from lightning_distill.tokens import as_map, map_shape
+from lightning_distill.tokens import TokenGrid, as_map
 
 _SIDES: Final = (4, 2, 1)
 
@@ -58,27 +58,37 @@ class Review(AdaptedLoss):
         student: Names of the student's layers from shallow to deep, see `ModelOutput.at`.
         teacher: As many of the teacher's.
         width: Channels of the fused maps; the paper has up to 512.
+        student_grid: Where the student's tokens lie, if some of its layers are tokens.
+        teacher_grid: Where the teacher's do.
 
     Raises:
         ConfigError: If the width is below 1; in the dry run, if a layer is no map.
 
     Source: 2104.09044, sections 3.2 and 3.3, with the authors' 1x1 and 3x3 convolutions, batch normalisation
-    and nearest interpolation. Their code adds the pooled last feature as one more layer, which can be named.
+    and nearest interpolation. Their code adds the pooled last feature as one more layer; a vector such as
+    "embedding" is a map of one position here.
     """
 
-    def __init__(self, student: list[str], teacher: list[str], width: int = 256) -> None:
+    def __init__(
+        self,
+        student: list[str],
+        teacher: list[str],
+        width: int = 256,
+        student_grid: TokenGrid | None = None,
+        teacher_grid: TokenGrid | None = None,
+    ) -> None:
         super().__init__(student, teacher)
         if width < 1:
             raise ConfigError(where="Review.width", found=width, expected="1 or more", fix="try 256")
-        self.width = width
+        self.width, self.student_grid, self.teacher_grid = width, student_grid, teacher_grid
 
     def build(self, student: Shapes, teacher: Shapes) -> None:
         """One fusion block a pair."""
-        s, t = [map_shape(shape) for shape in student], [map_shape(shape) for shape in teacher]
-        self.sizes = [shape[1:] for shape in t]
+        s = [_any_map(torch.empty(1, *x, device="meta"), self.student_grid).shape[1] for x in student]
+        t = [_any_map(torch.empty(1, *x, device="meta"), self.teacher_grid).shape[1] for x in teacher]
         deepest = len(s) - 1
         self.blocks = nn.ModuleList(
-            ReviewBlock(ours[0], self.width, theirs[0], fuses=at < deepest)
+            ReviewBlock(ours, self.width, theirs, fuses=at < deepest)
             for at, (ours, theirs) in enumerate(zip(s, t, strict=True))
         )
 
@@ -89,8 +99,9 @@ class Review(AdaptedLoss):
             return torch.stack([s.sum() for s, _ in pairs]).sum()
         total, below = student.logits.new_zeros(()), None
         for (s, t), block in reversed(list(zip(pairs, self.blocks, strict=True))):
-            out, below = block(as_map(s), below, t.shape[2:])
-            total = total + hierarchical_context(out, as_map(t))
+            t = _any_map(t, self.teacher_grid)
+            out, below = block(_any_map(s, self.student_grid), below, t.shape[2:])
+            total = total + hierarchical_context(out, t)
         return total
 
 
@@ -114,7 +125,7 @@ class ReviewBlock(nn.Module):
 
     def forward(self, x: Tensor, below: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The projected map at `size`, and the fused map for the layer above."""
-        x = self.enter(x)
+        x = _projected(self.enter, x)
         if self.attention is not None:
             assert below is not None
             below = F.interpolate(below, x.shape[2:], mode="nearest")
@@ -122,4 +133,17 @@ class ReviewBlock(nn.Module):
             x = x * share[:, :1] + below * share[:, 1:]
         if x.shape[2:] != size:
             x = F.interpolate(x, size, mode="nearest")
-        return self.leave(x), x
+        return _projected(self.leave, x), x
+
+
+def _any_map(x: Tensor, grid: TokenGrid | None) -> Tensor:
+    return x[:, :, None, None] if x.ndim == 2 else as_map(x, grid)
+
+
+def _projected(layers: nn.Sequential, x: Tensor) -> Tensor:
+    convolution, norm = layers.children()
+    x = convolution(x)
+    # One value a channel, as in a last batch of one, has no variance: it is normalised as in evaluation.
+    if isinstance(norm, nn.BatchNorm2d) and x.numel() == x.shape[1]:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)

@@ -89,7 +89,7 @@ class VariationalInformation(AdaptedLoss):
         for i, o in widths:
             layers += [nn.Conv2d(i, o, 1) if maps else nn.Linear(i, o), nn.ReLU()]
         self.mean = nn.Sequential(*layers[:-1])
-        self.scale = nn.Parameter(torch.full((t[0],), math.log(math.expm1(self.variance - _LEAST))))
+        self.scale = nn.Parameter(torch.full((t[0],), _inverse_softplus(self.variance - _LEAST)))
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
         """0-d tensor, nats but for a constant."""
@@ -97,3 +97,7 @@ class VariationalInformation(AdaptedLoss):
         if isinstance(self.mean[0], nn.Conv2d):
             s, t = pooled_alike(as_map(s, self.student_grid), as_map(t, self.teacher_grid))
         return variational_information(self.mean(s), F.softplus(self.scale) + _LEAST, t)
+
+
+def _inverse_softplus(x: float) -> float:
+    return x + math.log(-math.expm1(-x))

@@ -327,6 +327,8 @@ def test_defect_13_every_adaptor_is_used(term: Any) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"VariationalInformation\.variance"):
         VariationalInformation(variance=0.0)
+    with pytest.raises(ConfigError, match=r"AttentionTransfer\.student, teacher: found 1 layers"):
+        AttentionTransfer(["a"], [])
     with pytest.raises(ConfigError, match=r"Review\.width"):
         Review(["a"], ["a"], width=0)
     with pytest.raises(ConfigError, match="TokenGrid"):

@@ -1,0 +1,229 @@
+"""Students that teach each other while they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightning_distill import checks, parity, peer_checks
+from lightning_distill.clipping import ClipRule
+from lightning_distill.dry_run import first_batch
+from lightning_distill.losses import DistillationLoss
+from lightning_distill.model import MultimodalModel
+from lightning_distill.module import DistillationModule
+from lightning_distill.pair import Pair
+from lightning_distill.randomness import seed_step
+from lightning_distill.schedules import WeightSchedule
+from lightning_distill.structures import Batch, ModelOutput, labelled_rows
+from lightning_distill.tasks import Task
+from lightning_distill.term_log import scale_report
+from lightning_distill.terms import TASK, WeightedTerms
+
+
+class MutualDistillationModule(DistillationModule):
+    """Trains several students, each of which is a teacher of the others.
+
+    loss = sum_i (w_task * task(peer_i, labels) + sum_k w_k * mean over j != i of term_k(peer_i, peer_j))
+
+    No gradient flows into peer_j of a term, so each peer gets its own gradient from its own part of the sum,
+    under one optimizer. The first peer is `student`: it is the one that predicts, is exported and monitored.
+    Terms may read layers that all peers have. Terms that train something of their own, such as an
+    `AdaptedLoss`, are refused: one adaptor cannot serve every pair of peers.
+
+    Two peers of different modalities, the task and a `ProxyKD` of weight 1 are C2KD's way of training. The
+    paper of mutual learning has `LogitKD(temperature=1.0)` of weight 1.
+
+    Logs as `DistillationModule` does. In training, a term is `train/<peer>/<term>` and `train/loss` is the
+    whole sum. In evaluation, each peer's loss, terms and metrics are `val/<peer>/<name>`; those of the first
+    peer are `val/<name>` too. The agreement of a peer is that with each of the others, averaged.
+
+    Args:
+        students: Name -> peer, two or more, with weights of their own.
+        losses: Name -> term; the name is free, but for "task".
+        weights: Name -> weight, or a schedule, the same for all peers; "task" is the task loss. 1 where not
+            given.
+        task: Task loss and metrics; None is `Classification`.
+        clip_rule: What happens to gradients before each optimizer step; it sees those of all peers.
+        optimizer: Makes the optimizer from the parameters of all peers.
+        lr_scheduler: Makes the scheduler from the optimizer.
+        scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
+
+    Raises:
+        ConfigError: If there are fewer than two peers, they share weights or differ in their outputs, or a
+            term cannot be used; else as `DistillationModule`.
+        SampleError: On the CPU, if a sample has none of the modalities a peer reads.
+        CheckpointError: On resuming `fit`, if the classes are others than before.
+        NonFiniteError: On the step whose loss is NaN or infinite, before the update.
+
+    Source: Zhang et al., Deep Mutual Learning (1706.00384), equations 4 to 8. The paper updates one peer
+    after the other and asks the updated ones again; here all answer once and step together.
+    """
+
+    def __init__(
+        self,
+        students: dict[str, MultimodalModel],
+        losses: dict[str, DistillationLoss],
+        weights: dict[str, float | WeightSchedule] | None = None,
+        task: Task | None = None,
+        clip_rule: ClipRule | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        peer_checks.peers_fit(students)
+        peer_checks.terms_suit(losses)
+        peer_checks.one_rate(optimizer)
+        first, *others = students
+        super().__init__(
+            students[first],
+            task=task,
+            clip_rule=clip_rule,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            scheduler_interval=scheduler_interval,
+        )
+        # The terms have a teacher: the other peers.
+        checks.terms_fit(losses, weights or {}, taught=True)
+        checks.terms_fit_task(losses, self.task)
+        self.terms = WeightedTerms(losses, weights or {})
+        self.others = nn.ModuleDict({name: students[name] for name in others})
+        self._first = first
+        metrics = self.task.metrics(self.student.num_classes)
+        metrics[self.task.agreement_name] = self.task.agreement(self.student.num_classes)
+        places = [
+            place for stage in ("val", "test") for place in (stage, *(f"{stage}/{n}" for n in students))
+        ]
+        self.metrics = nn.ModuleDict({place: metrics.clone(prefix=f"{place}/") for place in places})
+        self._pairs = {name: Pair(peer, None) for name, peer in students.items()}
+
+    @property
+    def peers(self) -> dict[str, MultimodalModel]:
+        """Name -> peer, the `student` first."""
+        others = cast(Mapping[str, MultimodalModel], dict(self.others.items()))
+        return {self._first: self.student, **others}
+
+    # -- set-up ---------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check that data and peers agree on classes, targets, preprocessing and layers."""
+        super().setup(stage)
+        datamodule = getattr(self.trainer, "datamodule", None)
+        for peer in self.peers.values():
+            checks.classes_fit(peer, None, getattr(datamodule, "classes", None))
+            if stage != "predict":
+                checks.preprocessing_fits(peer, None, datamodule)
+            if stage == "fit":
+                peer.preprocessing = parity.recorded(peer, datamodule)
+        if stage == "predict" or not any(self.terms.layers):
+            return
+        names = list(dict.fromkeys(name for side in self.terms.layers for name in side))
+        batch = first_batch(self.trainer, stage)
+        for pair in self._pairs.values():
+            pair.read_layers(names, ())
+            pair.dry_run(batch)
+
+    def on_fit_start(self) -> None:
+        """Check that the clip rule will be obeyed, put all peers in train mode."""
+        super().on_fit_start()
+        self.others.train()
+
+    # -- one step -------------------------------------------------------------------------------------
+
+    def answers(self, batch: Batch) -> dict[str, ModelOutput]:
+        """Each peer's answer, with the layers the terms read.
+
+        Raises:
+            SampleError: On the CPU, if a sample has none of the modalities a peer reads.
+        """
+        checks.all_can_be_read(batch, {f"peer {name!r}": p.modalities for name, p in self.peers.items()})
+        return {name: pair.answers(batch)[0] for name, pair in self._pairs.items()}
+
+    def peer_terms(self, answers: Mapping[str, ModelOutput], batch: Batch) -> dict[str, Tensor]:
+        """Each term's unweighted value, "<peer>/<term>", a peer's "task" first.
+
+        Args:
+            answers: Of all peers.
+            batch: What they answered.
+        """
+        fixed = {name: _detached(answer) for name, answer in answers.items()}
+        terms: dict[str, Tensor] = {}
+        for name, answer in answers.items():
+            terms |= {f"{name}/{n}": value for n, value in self.raw_terms(answer, None, batch).items()}
+            against = [self.terms.raw(answer, fixed[other], batch) for other in fixed if other != name]
+            for term in self.terms.losses:
+                terms[f"{name}/{term}"] = torch.stack([values[term] for values in against]).mean()
+        return terms
+
+    def _weights_now(self) -> dict[str, float]:
+        weights = super()._weights_now()
+        return weights | {f"{peer}/{name}": w for peer in self.peers for name, w in weights.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the sum of all peers' losses, or stop on one that is not finite."""
+        seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        answers = self.answers(batch)
+        terms = self.peer_terms(answers, batch)
+        loss = self.total(terms)
+        checks.is_finite(loss, terms, batch, self.trainer)
+        self._tell_scales(terms, batch_idx)
+        self._record(loss, terms, answers[self._first], batch_idx)
+        return loss
+
+    def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
+        """The gradient of a peer's term is that on the peer's own parameters, as there is no other."""
+        sharded = "fsdp" in type(self.trainer.strategy).__name__.lower()
+        if self.trainer.global_step == 0 and batch_idx == 0 and not sharded:
+            for line in scale_report(terms, self._weights_now(), self.parameters()):
+                rank_zero_info(line)
+
+    # -- evaluation -----------------------------------------------------------------------------------
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        answers = self.answers(batch)
+        terms = self.peer_terms(answers, batch)
+        for name, answer in answers.items():
+            own = {key: value for key, value in terms.items() if key.startswith(f"{name}/")}
+            others = [other for peer, other in answers.items() if peer != name]
+            values = {"loss": self.total(own)} | {k.removeprefix(f"{name}/"): v for k, v in own.items()}
+            for place in [f"{stage}/{name}"] + [stage] * (name == self._first):
+                self._log_values(place, values, batch)
+                self._log_metrics(place, answer, others, batch)
+
+    def _log_values(self, place: str, values: Mapping[str, Tensor], batch: Batch) -> None:
+        size, labelled = len(batch["target"]), labelled_rows(batch["target"])
+        share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
+        for name, value in values.items():
+            weight = share if name == TASK else size
+            # What saw no label has no value. Several processes must all log the same names, though.
+            if weight or self.trainer.world_size > 1:
+                self.log(f"{place}/{name}", value, on_epoch=True, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
+
+    def _log_metrics(self, place: str, answer: ModelOutput, others: list[ModelOutput], batch: Batch) -> None:
+        metrics: MetricCollection = self.metrics[place]  # type: ignore[assignment]
+        labelled, agreement = labelled_rows(batch["target"]), self.task.agreement_name
+        for other in others:
+            metrics[agreement].update(answer.logits, other.logits)
+        if bool(labelled.any()):
+            for name, metric in metrics.items(keep_base=True):
+                if name != agreement:
+                    metric.update(answer.logits[labelled], batch["target"][labelled])
+        shared = self.trainer.world_size > 1
+        known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}
+        self.log_dict({f"{place}/{n}": m for n, m in known.items()}, on_epoch=True)
+
+
+def _detached(output: ModelOutput) -> ModelOutput:
+    return replace(
+        output,
+        logits=output.logits.detach(),
+        embedding=None if output.embedding is None else output.embedding.detach(),
+        features={name: x.detach() for name, x in output.features.items()},
+        layers={name: x.detach() for name, x in output.layers.items()},
+    )

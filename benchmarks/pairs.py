@@ -20,7 +20,6 @@ the result: a run that was cut goes on. Models and terms are the library's, the 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -51,7 +50,7 @@ SETS = tuple(s for size in (1, 2, 3) for s in combinations(MODALITIES, size))
 SIZES = {"train": 3000, "val": 1000, "test": 1000}
 FEW = 300
 HELD_OUT_SPEAKERS = ("nicolas", "theo")
-BATCH, LABELLED_PER_BATCH, STEPS = 64, 16, 250
+BATCH, LABELLED_PER_BATCH = 64, 16
 TEMPERATURE, ALPHA = 4.0, 0.9
 RATES = (1e-3, 3e-3, 1e-2)
 TUNING_SEED = 100
@@ -161,10 +160,10 @@ def batch_of(pools: dict[str, Pool], triples: Triples, at: Tensor, modalities: S
 # -- one training ----------------------------------------------------------------------------------------
 
 
-def batches(job: Job) -> Iterator[tuple[Tensor, int]]:
+def batches(job: Job, steps: int) -> Iterator[tuple[Tensor, int]]:
     """Row numbers of each step, and how many of them, from the front, have a label."""
     rng = torch.Generator().manual_seed(job.seed)
-    for _ in range(STEPS):
+    for _ in range(steps):
         if not job.few:
             yield torch.randint(SIZES["train"], (BATCH,), generator=rng), BATCH
         elif job.kind == "scratch":
@@ -175,14 +174,14 @@ def batches(job: Job) -> Iterator[tuple[Tensor, int]]:
             yield torch.cat([labelled, others]), LABELLED_PER_BATCH
 
 
-def train(job: Job, pools: dict[str, Pool], soft: Tensor | None) -> MultimodalModel:
+def train(job: Job, pools: dict[str, Pool], soft: Tensor | None, steps: int) -> MultimodalModel:
     """Train on the seed's triples; `soft` is the teacher's logits for each of them."""
     torch.manual_seed(job.seed)
     student, triples = model(job.student), pair(pools, job.seed, "train")
     optimizer = torch.optim.AdamW(student.parameters(), lr=job.rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, job.rate, STEPS, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, job.rate, steps, cycle_momentum=False)
     student.train()
-    for at, labelled in batches(job):
+    for at, labelled in batches(job, steps):
         batch = batch_of(pools, triples, at, job.student)
         logits = student(batch).logits
         loss = F.cross_entropy(logits[:labelled], batch["target"][:labelled])
@@ -220,12 +219,12 @@ def soft_file(store: Path, seed: int, few: bool, modalities: Sequence[str]) -> P
     return store / f"{seed}-{'few' if few else 'all'}-{'+'.join(modalities)}.npy"
 
 
-def run(job: Job, store: Path) -> dict[str, Any]:
+def run(job: Job, store: Path, steps: int) -> dict[str, Any]:
     soft = None
     if job.kind != "scratch":
         few = job.few and job.kind == "self"
         soft = torch.from_numpy(np.load(soft_file(store, job.seed, few, job.teacher)))
-    student = train(job, _POOLS, soft)
+    student = train(job, _POOLS, soft, steps)
     if job.kind == "scratch":
         path = soft_file(store, job.seed, job.few, job.student)
         partial = path.with_suffix(f".{os.getpid()}.npy")
@@ -238,8 +237,8 @@ def run(job: Job, store: Path) -> dict[str, Any]:
 class Runner:
     """Runs jobs in processes, keeps what is finished, tells how long it will take."""
 
-    def __init__(self, out: Path, folder: Path, workers: int) -> None:
-        self.store = out / "pairs_logits"
+    def __init__(self, out: Path, folder: Path, workers: int, steps: int) -> None:
+        self.steps, self.store = steps, out / "pairs_logits"
         self.store.mkdir(parents=True, exist_ok=True)
         self.file = out / "pairs.jsonl"
         context = get_context("spawn")
@@ -252,7 +251,10 @@ class Runner:
     def all(self, jobs: Sequence[Job], what: str) -> list[dict[str, Any]]:
         """What each job has found."""
         missing = [job for job in jobs if job.key not in self.done]
-        started, futures = time.monotonic(), {self.pool.submit(run, j, self.store): j for j in missing}
+        started, futures = (
+            time.monotonic(),
+            {self.pool.submit(run, j, self.store, self.steps): j for j in missing},
+        )
         for count, future in enumerate(as_completed(futures), 1):
             row = future.result()
             self.done[futures[future].key] = row
@@ -267,9 +269,9 @@ class Runner:
 # -- the table -------------------------------------------------------------------------------------------
 
 
-def tuned(runner: Runner) -> dict[tuple[bool, str, tuple[str, ...]], float]:
+def tuned(runner: Runner, sets: Sequence[tuple[str, ...]]) -> dict[tuple[bool, str, tuple[str, ...]], float]:
     """The learning rate with the best validation accuracy, for each kind, set and number of labels."""
-    everything = MODALITIES
+    everything = sets[-1]
     found: dict[tuple[bool, str, tuple[str, ...]], float] = {}
     for kind in KINDS:
         scores: dict[tuple[bool, str, tuple[str, ...]], list[tuple[float, float]]] = {}
@@ -279,27 +281,27 @@ def tuned(runner: Runner) -> dict[tuple[bool, str, tuple[str, ...]], float]:
                     TUNING_SEED, few, kind, s, {"scratch": (), "self": s, "distilled": everything}[kind], rate
                 )
                 for few in (True, False)
-                for s in SETS
+                for s in sets
             ]
             rows = runner.all(jobs, f"tuning {kind} at {rate:g}")
             for job, row in zip(jobs, rows, strict=True):
                 scores.setdefault((job.few, kind, job.student), []).append((row["val"], rate))
         found |= {place: max(values)[1] for place, values in scores.items()}
         if kind == "scratch":  # the teachers of the tuning are the best of these
-            again = [Job(TUNING_SEED, f, kind, s, (), found[f, kind, s]) for f in (True, False) for s in SETS]
+            again = [Job(TUNING_SEED, f, kind, s, (), found[f, kind, s]) for f in (True, False) for s in sets]
             for job in again:
                 runner.done.pop(job.key)
             runner.all(again, "tuning teachers")
     return found
 
 
-def mean_se(values: Sequence[float]) -> dict[str, float]:
+def mean_se(values: Sequence[float]) -> dict[str, float | None]:
     x = np.array(values)
-    return {"mean": float(x.mean()), "se": float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else 0.0}
+    return {"mean": float(x.mean()), "se": float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else None}
 
 
 def table(runner: Runner, seeds: Sequence[int], sets: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
-    rates = tuned(runner)
+    rates = tuned(runner, sets)
 
     def jobs(kind: str, few: bool, student: tuple[str, ...], teacher: tuple[str, ...] = ()) -> list[Job]:
         return [Job(seed, few, kind, student, teacher, rates[few, kind, student]) for seed in seeds]
@@ -317,6 +319,7 @@ def table(runner: Runner, seeds: Sequence[int], sets: Sequence[tuple[str, ...]])
     rows = []
     for (few, student, teacher), group in distilled.items():
         s, own, d = test(scratch[few, student]), test(taught[few, student]), test(group)
+        same = test(distilled[few, student, student])
         rows.append(
             {
                 "labels": FEW if few else SIZES["train"],
@@ -328,7 +331,8 @@ def table(runner: Runner, seeds: Sequence[int], sets: Sequence[tuple[str, ...]])
                 "distilled": mean_se(d),
                 "gain": mean_se(d - s),
                 "gain_self": mean_se(own - s),
-                "knowledge": mean_se(d - own),
+                "over_self": mean_se(d - own),
+                "over_own_set": mean_se(d - same),
             }
         )
     return rows
@@ -353,8 +357,8 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def signed(value: dict[str, float]) -> str:
-    return f"{value['mean']:+.1f} ± {value['se']:.1f}"
+def signed(value: dict[str, float | None]) -> str:
+    return f"{value['mean']:+.1f}" + ("" if value["se"] is None else f" ± {value['se']:.1f}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -364,20 +368,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--sets", type=int, default=len(SETS), help="of modalities, the first ones")
     options = parser.parse_args(words)
     if "LIGHTNING_DISTILL_DATA" not in os.environ:
         print("skipped: LIGHTNING_DISTILL_DATA does not name the folder with the real data", file=sys.stderr)
         return 0
     started = time.monotonic()
-    work = options.out / "pairs"
-    runner = Runner(work, Path(os.environ["LIGHTNING_DISTILL_DATA"], "digits"), options.workers)
-    rows = table(runner, range(options.seeds), SETS)
+    work = options.out / "pairs" / f"{options.steps}_steps"
+    data = Path(os.environ["LIGHTNING_DISTILL_DATA"], "digits")
+    rows = table(
+        Runner(work, data, options.workers, options.steps), range(options.seeds), SETS[: options.sets]
+    )
     report = {
         "seeds": options.seeds,
-        "steps": STEPS,
+        "steps": options.steps,
         "temperature": TEMPERATURE,
         "alpha": ALPHA,
-        "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16],
         "seconds_of_this_run": round(time.monotonic() - started),
         "rows": rows,
     }

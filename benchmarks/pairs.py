@@ -14,7 +14,7 @@ Images are MNIST, sounds the Free Spoken Digit Dataset with two of six speakers 
 triples; few labels are 300 of these, the other 2,700 then serve the distillation term alone. All trainings
 have the same number of steps; the learning rate is chosen on validation data, separately for scratch, self
 and distilled students of each set, by a seed that is not reported. Finished trainings are kept in `pairs/`
-beside the result: a run that was cut goes on. Models and terms are the library's, the loop over tensors is bare.
+beside the result: a run that was cut goes on. Models and terms are the library's, the loop is bare.
 """
 
 from __future__ import annotations

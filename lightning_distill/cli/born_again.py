@@ -154,6 +154,7 @@ def round_config(config: dict[str, Any], number: int, teacher: str | None) -> di
 def _train(folder: RunFolder, config: dict[str, Any]) -> None:
     """Make the round's student, as far as it is not there yet."""
     from lightning_distill.cli import run
+    from lightning_distill.reporting.atomic import write_atomically
 
     file, text = folder.path.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     changed = _changed(file, config) if file.is_file() and folder.path.is_dir() else []
@@ -166,8 +167,7 @@ def _train(folder: RunFolder, config: dict[str, Any]) -> None:
         )
     if folder.student.is_dir():
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write_atomically(file, text)  # each process of a distributed run does, while others may read it
     going_on: list[str] = []
     if (folder.checkpoints / "last.ckpt").is_file():
         going_on = ["--resume", "auto"]

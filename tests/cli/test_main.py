@@ -63,7 +63,8 @@ def test_help_of_a_command(project: Project) -> None:
 
 @pytest.mark.parametrize("word", ["fti", "--config", "training"])
 def test_unknown_command(project: Project, word: str) -> None:
-    assert "fit, validate, test, predict, init, doctor, evaluate, knowledge, assess, born-again, demo" in project.fails(word)
+    commands = "fit, validate, test, predict, init, doctor, evaluate, knowledge, assess, born-again, demo"
+    assert commands in project.fails(word)
 
 
 def test_debug_shows_the_traceback(project: Project) -> None:

@@ -223,7 +223,9 @@ class DistillationCLI(LightningCLI):
         with self.folder:
             try:
                 self.trainer.fit(model, **kwargs)
-                lines = [line for logger in loggers if (line := sync_line(logger))]
+                # Only the first process has a run to tell of; the others' is a dummy.
+                mine = loggers if self.trainer.is_global_zero else []
+                lines = [line for logger in mine if (line := sync_line(logger))]
             finally:
                 finish_wandb(loggers)
         if self.trainer.is_global_zero:

@@ -8,8 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lightning_distill.commands.evaluate import _cause, _data_and_task, _packages, _read_config
-from lightning_distill.commands.knowledge import _batches, _teacher, _user_config
+from lightning_distill.commands.opening import (
+    batches,
+    data_and_task,
+    distillation_config,
+    mistake,
+    packages,
+    run_config,
+    teacher_of,
+)
 from lightning_distill.errors import ConfigError, DistillError
 
 if TYPE_CHECKING:
@@ -56,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             where="assess --samples", found=options.samples, expected="20 or more", fix="leave it out"
         )
-    config = _user_config(options.config)
+    config = distillation_config(options.config)
 
     import torch
     from rich.console import Console
@@ -66,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     from lightning_distill.reporting.atomic import write_json
     from lightning_distill.tasks import Classification
 
-    data, task = _data_and_task(config, options.config)
+    data, task = data_and_task(config, options.config)
     if not isinstance(task, Classification):
         raise ConfigError(
             where=f"{options.config}, model.task",
@@ -74,10 +81,10 @@ def main(argv: Sequence[str]) -> int:
             expected="Classification, one class a sample",
             fix="for other tasks, call lightning_distill.assessment.general_share on the teacher's outputs",
         )
-    teacher = _teacher(config, None, options.config)
+    teacher = teacher_of(config, None, options.config)
     student = _student(config, options.run, options.config)
     found = _gather(
-        _batches(data, ("val", "train"), torch.device("cpu")), teacher, student, options.samples, options.run
+        batches(data, ("val", "train"), torch.device("cpu")), teacher, student, options.samples, options.run
     )
     rows = data.rows("train")
     share = float(data.indexed.samples.labelled(rows).mean()) if len(rows) else 0.0
@@ -112,8 +119,8 @@ def _student(config: dict[str, Any], run: Path | None, path: Path) -> Multimodal
     from lightning_distill.model import MultimodalModel
 
     if run is not None:
-        own = _read_config(run)
-        return load_student(run / "student", packages=sorted(_packages(own["model"])))
+        own = run_config(run)
+        return load_student(run / "student", packages=sorted(packages(own["model"])))
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(MultimodalModel, "student")
     try:
@@ -124,7 +131,7 @@ def _student(config: dict[str, Any], run: Path | None, path: Path) -> Multimodal
     except DistillError:
         raise
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise _cause(error, path) from error
+        raise mistake(error, path) from error
     return student.eval()
 
 

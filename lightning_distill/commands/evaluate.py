@@ -6,11 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_distill.commands.opening import data_and_task, mistake, packages, run_config
+from lightning_distill.commands.opening import data_and_task, packages, run_config
 from lightning_distill.errors import ConfigError
-
-# Old names, until `assess` imports from `opening`.
-_cause, _data_and_task, _packages, _read_config = mistake, data_and_task, packages, run_config
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,9 +14,6 @@ from lightning_distill.commands.opening import (
     teacher_of,
 )
 
-# Old names, until `assess` imports from `opening`.
-_batches, _teacher, _user_config = batches, teacher_of, distillation_config
-
 
 def main(argv: Sequence[str]) -> int:
     """Write the folder and say what is in it.

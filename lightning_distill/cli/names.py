@@ -8,33 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-SHELVES: Final = (
-    "balancing",
-    "callbacks",
-    "clipping",
-    "data",
-    "data.datasets",
-    "encoders",
-    "feature_clipping",
-    "fusion",
-    "losses",
-    "schedules",
-    "tasks",
-    "teachers",
-)
-"""Where the package keeps what a config may name."""
+from lightning_distill.shelves import SHELVES as SHELVES
+from lightning_distill.shelves import import_shelves as import_shelves
 
 _ROOTS: Final = {
     "model": "lightning_distill.module.DistillationModule",
     "data": "lightning.pytorch.LightningDataModule",
     "trainer": "lightning.pytorch.Trainer",
 }
-
-
-def import_shelves() -> None:
-    """Import all shelves, so that a config may name their classes without the path."""
-    for shelf in (*SHELVES, "mutual"):
-        import_module(f"lightning_distill.{shelf}")
 
 
 def some(words: Iterable[str], limit: int = 12) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_distill.errors import CheckpointError, ConfigError, DistillError
+from lightning_distill.shelves import import_shelves
 
 if TYPE_CHECKING:
     import torch
@@ -110,6 +111,7 @@ def data_and_task(config: dict[str, Any], path: Path) -> tuple[MultimodalDataMod
     from lightning_distill.data import MultimodalDataModule
     from lightning_distill.tasks import Classification, Task
 
+    import_shelves()
     wanted = {"data": config["data"]}
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")

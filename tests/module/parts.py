@@ -25,7 +25,7 @@ ADAM = partial(torch.optim.AdamW, lr=1e-2)
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
-class Hint(DistillationLoss):
+class Follow(DistillationLoss):
     """A term with an adaptor of its own."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from lightning_distill.feature_clipping import HardClip
 from lightning_distill.losses import LogitKD
 from lightning_distill.structures import ModelOutput
 from tests.builders import Notebook, make_data, make_model, make_trainer
-from tests.module.parts import Hint, make_module
+from tests.module.parts import Follow, make_module
 
 
 def test_every_term_is_logged_raw_and_weighted(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_every_term_is_logged_raw_and_weighted(tmp_path: Path) -> None:
     student = make_model(("a",), feature_clip=HardClip(0.5))
     module = make_module(
         student=student,
-        losses={"kd": LogitKD(), "hint": Hint()},
+        losses={"kd": LogitKD(), "hint": Follow()},
         weights=weights,
         clip_rule=ValueClip(1e-3),
     )

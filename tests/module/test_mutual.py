@@ -37,7 +37,7 @@ from tests.builders import (
     weights_of,
 )
 from tests.cli.conftest import Project, project, small_config
-from tests.module.parts import ADAM, Hint, Spy, TargetSource, several
+from tests.module.parts import ADAM, Follow, Spy, TargetSource, several
 
 __all__ = ["project"]  # a fixture
 
@@ -383,7 +383,7 @@ def twice() -> dict[str, MultimodalModel]:
         (lambda: {"students": {"x": make_model(), "keys": make_model()}}, "without dots"),
         (lambda: {"students": twice()}, "their own weights"),
         (lambda: {"losses": {"hint": LayerHint("embedding", "embedding")}}, "adaptor"),
-        (lambda: {"losses": {"mine": Hint()}}, "adaptor"),
+        (lambda: {"losses": {"mine": Follow()}}, "adaptor"),
         (lambda: {"losses": {"task": LogitKD()}}, "a term called 'task'"),
         (lambda: {"weights": {"kdd": 1.0}}, "a weight for 'kdd'"),
         (lambda: {"task": Multilabel()}, "MultilabelKD"),

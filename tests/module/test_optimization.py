@@ -20,7 +20,7 @@ from lightning_distill.optimization import GroupedOptimizer, ParameterGroup, lay
 from tests.builders import make_data, make_model, make_trainer
 from tests.cli.conftest import Project, module, project  # noqa: F401 - a fixture
 from tests.cli.test_command_line_wins import last
-from tests.module.parts import SGD, Hint, make_module, supervised
+from tests.module.parts import SGD, Follow, make_module, supervised
 from tests.module.test_optimizer import Rates
 
 DECAYING = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.3)
@@ -53,7 +53,7 @@ def test_the_longest_prefix_wins() -> None:
 
 
 def test_vectors_may_decay_too_and_adaptors_have_a_name() -> None:
-    student = make_module(losses={"kd": LogitKD(), "hint": Hint()})
+    student = make_module(losses={"kd": LogitKD(), "hint": Follow()})
     factory = GroupedOptimizer(DECAYING, [ParameterGroup("terms", 3.0)], decay_vectors=True)
     found = settings(student, factory)
     assert found["terms.losses.hint.project.bias"] == pytest.approx((0.3, 0.3))

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_distill.losses import LogitKD
 from tests.builders import make_data, make_model, make_trainer
-from tests.module.parts import SGD, Hint, make_module, supervised
+from tests.module.parts import SGD, Follow, make_module, supervised
 
 HALVE = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
 
@@ -41,7 +41,7 @@ def test_scheduler_steps_once_an_epoch_or_a_step(
 
 
 def test_adaptors_of_a_term_are_trained(tmp_path: Path) -> None:
-    module = make_module(losses={"kd": LogitKD(), "hint": Hint()})
+    module = make_module(losses={"kd": LogitKD(), "hint": Follow()})
     before = module.terms.losses["hint"].project.weight.detach().clone()
     make_trainer(tmp_path).fit(module, make_data())
     assert not torch.equal(module.terms.losses["hint"].project.weight, before)

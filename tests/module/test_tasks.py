@@ -18,7 +18,7 @@ from lightning_distill.tasks import Classification, Multilabel, Regression, Task
 from lightning_distill.teachers import FrozenTeacher
 from tests.builders import Notebook, VectorSource, make_data, make_model, make_trainer
 from tests.metrics_reference import probabilities
-from tests.module.parts import Hint, TargetSource, make_module, numbers, several, supervised
+from tests.module.parts import Follow, TargetSource, make_module, numbers, several, supervised
 
 TASKS: dict[str, tuple[Task, Any, str]] = {
     "multilabel": (Multilabel(), several(), "micro_f1"),
@@ -40,7 +40,7 @@ def test_a_task_is_learnt(tmp_path: Path, name: str) -> None:
     assert ("val/agreement" in logged) == (task.agreement_name == "agreement")
 
 
-class IdentityHint(Hint):
+class IdentityHint(Follow):
     """Compares embeddings of one width, so it asks nothing of the task."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ def test_a_term_over_classes_needs_exclusive_ones(task: Task) -> None:
     with pytest.raises(ConfigError, match=r"losses\['kd'\].*LogitKD with the task.*remove 'kd'"):
         DistillationModule(**options, losses={"kd": LogitKD()})
     fitting = {"Multilabel": MultilabelKD(), "Regression": RegressionKD()}[type(task).__name__]
-    DistillationModule(**options, losses={"hint": Hint(), "kd": fitting})
+    DistillationModule(**options, losses={"hint": Follow(), "kd": fitting})
     with pytest.raises(ConfigError, match="MultilabelKD for labels"):
         DistillationModule(**options | {"task": Classification()}, losses={"kd": MultilabelKD()})
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_distill.clipping import ValueClip
 from lightning_distill.losses import LogitKD
 from tests.builders import Notebook, VectorSource, make_data, make_model, make_trainer, same_bits, weights_of
-from tests.module.parts import Each, Hint, Spy, make_module, supervised
+from tests.module.parts import Each, Follow, Spy, make_module, supervised
 
 
 def tensors_in(thing: Any) -> Iterator[Tensor]:
@@ -57,7 +57,7 @@ def test_student_learns_from_the_teacher_alone(tmp_path: Path) -> None:
 
 def test_teacher_is_in_no_optimizer_checkpoint_or_clip_rule(tmp_path: Path) -> None:
     model, spy = make_model(), Spy()
-    module = make_module(model, losses={"kd": LogitKD(), "hint": Hint()}, clip_rule=spy)
+    module = make_module(model, losses={"kd": LogitKD(), "hint": Follow()}, clip_rule=spy)
     trainer = make_trainer(tmp_path)
     trainer.fit(module, make_data())
     trainer.save_checkpoint(tmp_path / "c.ckpt")

@@ -31,7 +31,7 @@ bench: install
 	$(BIN)/python benchmarks/manifest.py --out benchmarks/results
 	$(BIN)/python benchmarks/data_loading.py --out benchmarks/results
 	$(BIN)/python benchmarks/losses.py --out benchmarks/results
-	$(BIN)/python benchmarks/mfh.py --out benchmarks/results
+	$(BIN)/python benchmarks/mfh.py --out benchmarks/results/mfh.json
 	$(BIN)/python benchmarks/pairs.py --out benchmarks/results
 
 docs: install

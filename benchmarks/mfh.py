@@ -4,9 +4,9 @@ Teacher and student are linear, with two logits, and see different columns of Ga
 what decides the label is the modality-general part; its share is gamma. 200 training and 1000 test samples,
 1000 steps of full-batch SGD with lr 0.1, loss = CE + KLDiv averaged over all N * C entries, T = 1.
 
-    python benchmarks/mfh.py --out benchmarks/results
+    python benchmarks/mfh.py --out benchmarks/results/mfh.json
 
-writes `mfh.json`. Seeds are paired: the student with and without a teacher has the same data and the same
+writes that file. Seeds are paired: the student with and without a teacher has the same data and the same
 start. All seeds of a setting are trained as one batch of matrices.
 """
 
@@ -26,6 +26,9 @@ from rich.table import Table
 from scipy import stats
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parent))
+from mfh_settings import Setting, Views, experiment_1, experiment_2, table_2
+
 from lightning_distill.assessment import signal
 
 TRAIN, TEST = 200, 1000
@@ -41,87 +44,6 @@ PAPER = {
     "general KD": [61.01, 64.50, 70.25, 75.43, 77.70],
 }
 """Table 2 of the paper, percent."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """What teacher and student see of the same samples, float "seeds samples columns", and their labels."""
-
-    teacher: Tensor
-    student: Tensor
-    label: Tensor
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Which columns of the decisive features each side sees, the rest of its columns being noise.
-
-    Attributes:
-        name: As in the results.
-        decisive: Width of the features that make up the label.
-        teacher: Columns of the decisive features that the teacher sees.
-        student: Columns of the decisive features that the student sees.
-        widths: Columns of teacher and student in all.
-        random_rule: Whether the label's weights are drawn, or all 1.
-    """
-
-    name: str
-    decisive: int
-    teacher: range
-    student: range
-    widths: tuple[int, int]
-    random_rule: bool = True
-
-    @property
-    def gamma(self) -> float:
-        """Shared decisive columns / decisive columns that either side sees."""
-        both = set(self.teacher) & set(self.student)
-        return len(both) / len(set(self.teacher) | set(self.student))
-
-    @property
-    def alpha(self) -> float:
-        """Decisive columns of the teacher alone / decisive columns that either side sees."""
-        return len(set(self.teacher) - set(self.student)) / len(set(self.teacher) | set(self.student))
-
-    def rule(self, seeds: int, generator: torch.Generator) -> Tensor:
-        """The weights that make labels of the decisive features, "seeds decisive"."""
-        if self.random_rule:
-            return torch.randn(seeds, self.decisive, generator=generator)
-        return torch.ones(seeds, self.decisive)
-
-    def draw(self, rule: Tensor, samples: int, generator: torch.Generator) -> Views:
-        """Fresh samples for every seed."""
-        seeds = len(rule)
-        features = torch.randn(seeds, samples, self.decisive, generator=generator)
-        label = (torch.einsum("snd,sd->sn", features, rule) > 0).long()
-        sides = []
-        for columns, width in zip((self.teacher, self.student), self.widths, strict=True):
-            noise = torch.randn(seeds, samples, width - len(columns), generator=generator)
-            sides.append(torch.cat([features[:, :, list(columns)], noise], dim=2))
-        return Views(*sides, label)
-
-
-def experiment_1() -> list[Setting]:
-    """Growing gamma: the teacher's ten decisive columns come to be those of the student."""
-    return [
-        Setting(f"gamma {o / (20 - o):.2f}", 20, range(10 - o, 20 - o), range(10), (25, 50))
-        for o in range(0, 11, 2)
-    ]
-
-
-def experiment_2() -> list[Setting]:
-    """Growing alpha: the teacher sees ever more that the student does not."""
-    return [
-        Setting(f"alpha {v / (v + 10):.2f}", 50, range(v + 10), range(10), (50, 50)) for v in range(0, 41, 10)
-    ]
-
-
-def table_2() -> list[Setting]:
-    """A gamma of k / (10 + k), a label that is the sign of a plain sum, a teacher that sees everything."""
-    return [
-        Setting(f"gamma {g:.2f}", 10 + k, range(10 + k), range(k), (50, 50), random_rule=False)
-        for g, k in ((0.25, 3), (0.33, 5), (0.5, 10), (0.66, 20), (0.75, 30))
-    ]
 
 
 def start(seeds: int, width: int, generator: torch.Generator) -> Tensor:
@@ -329,7 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/mfh.json"))
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1, help="of all draws")
     options = parser.parse_args()
@@ -337,8 +259,8 @@ def main() -> int:
     started = time.monotonic()
     result = {"seeds": options.seeds, "seed": options.seed, **report(measure(options.seeds, options.seed))}
     result["seconds"] = round(time.monotonic() - started, 1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "mfh.json").write_text(json.dumps(result, indent=2) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
     show(result, Console())
     return 0
 

@@ -219,6 +219,12 @@ def clip_rule_is_obeyed(trainer: Trainer) -> None:
         )
 
 
+def shards(trainer: Trainer) -> bool:
+    """Whether the strategy splits parameters over processes, so that none has them whole."""
+    strategy = type(trainer.strategy).__name__.lower()
+    return any(word in strategy for word in ("fsdp", "deepspeed", "modelparallel"))
+
+
 def is_finite(loss: Tensor, terms: Mapping[str, Tensor], batch: Batch, trainer: Trainer) -> None:
     """Stop on the step whose loss is NaN or infinite, before the update."""
     if bool(loss.isfinite()):

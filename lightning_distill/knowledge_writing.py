@@ -142,7 +142,8 @@ class _Writer:
         self._ids.append(ids)
         for name, x in answers.items():
             values = x.float().cpu().numpy()
-            kept = values.astype(self._dtype)
+            with np.errstate(over="ignore"):  # told below, with its name
+                kept = values.astype(self._dtype)
             if np.isinf(kept).sum() > np.isinf(values).sum():
                 raise ConfigError(
                     where=f"knowledge, {name}",

@@ -232,7 +232,7 @@ class DistillationModule(LightningModule):
 
     def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
         """In the very first step. Sharded parameters have no gradient of their own to measure."""
-        sharded = "fsdp" in type(self.trainer.strategy).__name__.lower()
+        sharded = checks.shards(self.trainer)
         if len(terms) > 1 and self.trainer.global_step == 0 and batch_idx == 0 and not sharded:
             for line in scale_report(terms, self._weights_now(), self.student.parameters()):
                 rank_zero_info(line)

@@ -178,7 +178,7 @@ class MutualDistillationModule(DistillationModule):
 
     def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
         """The gradient of a peer's term is that on the peer's own parameters, as there is no other."""
-        sharded = "fsdp" in type(self.trainer.strategy).__name__.lower()
+        sharded = checks.shards(self.trainer)
         if self.trainer.global_step == 0 and batch_idx == 0 and not sharded:
             for line in scale_report(terms, self._weights_now(), self.parameters()):
                 rank_zero_info(line)

@@ -95,13 +95,11 @@ class Distill(Callback):
         self._wrap(pl_module)
 
     def _refuse_sharding(self, trainer: Trainer) -> None:
-        strategy = type(trainer.strategy).__name__
-        sharded = any(word in strategy.lower() for word in ("fsdp", "deepspeed", "modelparallel"))
         trained = any(isinstance(t, AdaptedLoss) for t in self.terms.losses.values())
-        if sharded and (trained or list(self.terms.parameters())):
+        if checks.shards(trainer) and (trained or list(self.terms.parameters())):
             raise ConfigError(
                 where="Distill.losses",
-                found=f"terms with adaptors under {strategy}",
+                found=f"terms with adaptors under {type(trainer.strategy).__name__}",
                 expected="a strategy that does not shard parameters",
                 fix="use `ddp`, or terms without adaptors",
             )
@@ -187,7 +185,9 @@ class Distill(Callback):
         if not self._adapted:
             self._adapt(student, teacher, pl_module)
         raw = self.terms.raw(student, teacher, batch)
-        pl_module.log_dict({f"train/{name}": value.detach() for name, value in raw.items()})
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (trainer.global_step + 1) % every == 0:  # a log entry costs more than a small step
+            pl_module.log_dict({f"train/{name}": value.detach() for name, value in raw.items()})
         weights = self.terms.weights_at(trainer.global_step, trainer.current_epoch)
         return self.terms.total({TASK: loss, **raw}, weights)
 

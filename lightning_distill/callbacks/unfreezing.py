@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from lightning_distill import checks
 from lightning_distill.errors import ConfigError
 from lightning_distill.extraction import find_module
 from lightning_distill.ranks import average_gradients
@@ -52,11 +53,10 @@ class GradualUnfreezing(Callback):
         """Freeze, before DDP notes who has gradients, yet let the optimizer be made with all."""
         if stage != "fit":
             return
-        strategy = type(trainer.strategy).__name__
-        if any(word in strategy.lower() for word in ("fsdp", "deepspeed", "modelparallel")):
+        if checks.shards(trainer):
             raise ConfigError(
                 where="GradualUnfreezing",
-                found=f"{strategy}, which fixes at the start what is trained",
+                found=f"{type(trainer.strategy).__name__}, which fixes at the start what is trained",
                 expected="a strategy that does not shard parameters",
                 fix="use `ddp`",
             )

@@ -42,8 +42,10 @@ def main(argv: Sequence[str]) -> int:
 
     from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
+    from lightning_distill.cli.parsing import parsed
+
     words = ["fit", *(word for file in options.config for word in ("--config", file)), *rest]
-    config = _parsed(words)
+    config = parsed(words)
     folders = [RunFolder(options.out / f"round{number}") for number in range(options.rounds)]
     teacher: RunFolder | None = None
     for number, folder in enumerate(folders):
@@ -98,22 +100,6 @@ def _check(options: argparse.Namespace, rest: Sequence[str]) -> None:
             expected="a folder",
             fix="name another",
         )
-
-
-def _parsed(words: Sequence[str]) -> dict[str, Any]:
-    """The full config that `fit` would use."""
-    from lightning_distill.cli.command import DistillationCLI
-
-    class Parsed(DistillationCLI):
-        """Makes and runs nothing."""
-
-        def instantiate_classes(self) -> None:
-            """Make nothing."""
-
-        def _run_subcommand(self, subcommand: str) -> None:
-            """Run nothing."""
-
-    return Parsed("fit", words).plain_config
 
 
 def round_config(config: dict[str, Any], number: int, teacher: str | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning_distill.errors import ConfigError
 
@@ -39,12 +38,13 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
+    from lightning_distill.cli.parsing import parsed
     from lightning_distill.commands.doctor import Options, examine, hushed
 
     words = ["fit", *(word for config in configs for word in ("--config", config)), *rest]
     samples = None if options.all else options.samples
     with hushed():
-        return examine(_parsed(words), Options(samples, options.workers), Console())
+        return examine(parsed(words), Options(samples, options.workers), Console())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,18 +67,3 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that decode; default: one a core, at most 4",
     )
     return parser
-
-
-def _parsed(words: Sequence[str]) -> dict[str, Any]:
-    from lightning_distill.cli.command import DistillationCLI
-
-    class Parsed(DistillationCLI):
-        """Parses what `fit` would, and makes and runs nothing."""
-
-        def instantiate_classes(self) -> None:
-            """Make nothing."""
-
-        def _run_subcommand(self, subcommand: str) -> None:
-            """Run nothing."""
-
-    return Parsed("fit", words).plain_config

@@ -1,7 +1,14 @@
 """Distillation terms: what a student takes over from its teacher."""
 
 from lightning_distill.losses.attention_transfer import AttentionTransfer, attention_transfer
-from lightning_distill.losses.base import AdaptedLoss, DistillationLoss, LayerLoss, gather_rows
+from lightning_distill.losses.base import (
+    AdaptedLoss,
+    DistillationLoss,
+    LayerLoss,
+    MapLoss,
+    ProjectedLoss,
+    gather_rows,
+)
 from lightning_distill.losses.cka import CKA, linear_cka
 from lightning_distill.losses.contrastive_representation import (
     ContrastiveRepresentation,
@@ -45,12 +52,14 @@ __all__ = [
     "JensenShannon",
     "LayerLoss",
     "LogitKD",
+    "MapLoss",
     "ModalityGeneralHint",
     "MultilabelKD",
     "NeuronSelectivity",
     "OneForAll",
     "Overhaul",
     "ProbabilisticTransfer",
+    "ProjectedLoss",
     "ProxyKD",
     "RegressionKD",
     "Review",

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_distill.losses.base import LayerLoss
-from lightning_distill.structures import Batch, ModelOutput
-from lightning_distill.tokens import TokenGrid, as_map, pooled_alike
+from lightning_distill.losses.base import MapLoss
+from lightning_distill.tokens import pooled_alike
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
@@ -36,7 +35,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(_attention(s), _attention(t)).to(student.dtype)
 
 
-class AttentionTransfer(LayerLoss):
+class AttentionTransfer(MapLoss):
     """The sum of `attention_transfer` over pairs of layers.
 
     It compares where, not what: channels may differ, and nothing is trained beside the student. The usual
@@ -52,23 +51,9 @@ class AttentionTransfer(LayerLoss):
     Source: as `attention_transfer`.
     """
 
-    def __init__(
-        self,
-        student: list[str],
-        teacher: list[str],
-        student_grid: TokenGrid | None = None,
-        teacher_grid: TokenGrid | None = None,
-    ) -> None:
-        super().__init__(student, teacher)
-        self.student_grid, self.teacher_grid = student_grid, teacher_grid
-
-    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
-        """0-d tensor."""
-        values = [
-            attention_transfer(as_map(s, self.student_grid), as_map(t, self.teacher_grid))
-            for s, t in self.pairs(student, teacher, batch)
-        ]
-        return torch.stack(values).sum()
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """`attention_transfer`."""
+        return attention_transfer(student, teacher)
 
 
 def _attention(x: Tensor) -> Tensor:

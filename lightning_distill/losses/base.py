@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 from lightning_distill.errors import ConfigError
+from lightning_distill.ranks import alone
 from lightning_distill.structures import Batch, ModelOutput, Outputs
+from lightning_distill.tokens import TokenGrid, as_map
 
 Shapes = tuple[tuple[int, ...], ...]
 """One shape a layer, without the batch dimension."""
@@ -152,12 +153,81 @@ class AdaptedLoss(LayerLoss):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
 
 
+class MapLoss(LayerLoss):
+    """A term that compares feature maps, pair by pair.
+
+    Args:
+        student: Names of the student's layers, see `ModelOutput.at`.
+        teacher: As many of the teacher's.
+        student_grid: Where the student's tokens lie, if its layers are tokens.
+        teacher_grid: Where the teacher's do.
+    """
+
+    def __init__(
+        self,
+        student: list[str],
+        teacher: list[str],
+        student_grid: TokenGrid | None = None,
+        teacher_grid: TokenGrid | None = None,
+    ) -> None:
+        super().__init__(student, teacher)
+        self.student_grid, self.teacher_grid = student_grid, teacher_grid
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The term for one pair of maps "batch channels height width": 0-d tensor."""
+
+    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
+        """The sum over the pairs, 0-d tensor."""
+        values = [
+            self.compare(as_map(s, self.student_grid), as_map(t, self.teacher_grid))
+            for s, t in self.pairs(student, teacher, batch)
+        ]
+        return torch.stack(values).sum()
+
+
+class ProjectedLoss(AdaptedLoss):
+    """A term between trained linear projections of one vector a side.
+
+    Args:
+        student: Name of the student's layer, a vector a sample; see `ModelOutput.at`.
+        teacher: Name of the teacher's.
+        dim: Width of the projections.
+        gather: As for `LayerLoss`.
+    """
+
+    def __init__(self, student: str, teacher: str, dim: int, gather: bool) -> None:
+        super().__init__([student], [teacher], gather)
+        self.dim = dim
+
+    def build(self, student: Shapes, teacher: Shapes) -> None:
+        """One linear projection a side."""
+        (s,), (t,) = student, teacher
+        if len(s) != 1 or len(t) != 1:
+            raise ConfigError(
+                where=type(self).__name__,
+                found=f"layers of shape {s} and {t}",
+                expected="one vector a sample on both sides",
+                fix="name pooled layers, such as features.<modality> or embedding",
+            )
+        self.student_projection = nn.Linear(s[0], self.dim)
+        self.teacher_projection = nn.Linear(t[0], self.dim)
+
+    def projected(
+        self, student: ModelOutput, teacher: ModelOutput, batch: Batch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's and the teacher's projection "batch dim", and the ids of their samples."""
+        ((s, t),) = self.pairs(student, teacher, batch)
+        ids = self.rows(batch["sample_id"], batch)
+        return self.student_projection(s), self.teacher_projection(t), ids
+
+
 def gather_rows(x: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, with gradient; `x` itself where there is one process.
 
     Each process then computes the whole loss, and the gradient DDP averages is that of one process with the
     whole batch. Every process must hold equally many rows.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if alone():
         return x
     return torch.cat(dist_nn.all_gather(x))  # type: ignore[no-untyped-call]

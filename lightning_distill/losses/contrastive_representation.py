@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.losses.base import AdaptedLoss, Shapes
+from lightning_distill.losses.base import ProjectedLoss
 from lightning_distill.structures import Batch, ModelOutput
 
 
@@ -39,7 +39,7 @@ def contrastive_representation(positive: Tensor, negative: Tensor, allowed: Tens
     return (F.softplus(shift - positive) + others).mean()
 
 
-class ContrastiveRepresentation(AdaptedLoss):
+class ContrastiveRepresentation(ProjectedLoss):
     """`contrastive_representation` of trained projections, against a memory of the teacher's last answers.
 
     The memory holds the last `memory` teacher embeddings and the ids of their samples; all of it serves every
@@ -60,7 +60,7 @@ class ContrastiveRepresentation(AdaptedLoss):
 
     Source: as `contrastive_representation`. The authors keep both sides' embeddings of every sample and draw
     16,384 negatives for each row; shared negatives are another estimator of the same expectation, with the
-    same mean and more correlation between rows, at a fiftieth of the time. They also contrast the other way
+    same mean and more correlation between rows, in one matrix product. They also contrast the other way
     round, and scale h by a constant found from the first batch, which makes the loss depend on it.
     """
 
@@ -78,7 +78,7 @@ class ContrastiveRepresentation(AdaptedLoss):
         temperature: float = 0.07,
         gather: bool = False,
     ) -> None:
-        super().__init__([student], [teacher], gather)
+        super().__init__(student, teacher, dim, gather)
         if min(dim, memory, samples) < 1 or not 0 < temperature < math.inf:
             raise ConfigError(
                 where="ContrastiveRepresentation",
@@ -86,33 +86,18 @@ class ContrastiveRepresentation(AdaptedLoss):
                 expected="numbers above 0",
                 fix="try 128, 16384, the number of training samples and 0.07",
             )
-        self.dim, self.ratio, self.temperature = dim, memory / samples, temperature
+        self.ratio, self.temperature = memory / samples, temperature
         self.register_buffer("bank", torch.zeros(memory, dim))
         self.register_buffer("bank_id", torch.zeros(memory, dtype=torch.int64))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
-    def build(self, student: Shapes, teacher: Shapes) -> None:
-        """One linear projection a side."""
-        (s,), (t,) = student, teacher
-        if len(s) != 1 or len(t) != 1:
-            raise ConfigError(
-                where="ContrastiveRepresentation",
-                found=f"layers of shape {s} and {t}",
-                expected="one vector a sample on both sides",
-                fix="name pooled layers, such as features.<modality> or embedding",
-            )
-        self.student_projection = nn.Linear(s[0], self.dim)
-        self.teacher_projection = nn.Linear(t[0], self.dim)
-
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
         """0-d tensor, nats. In training, the batch is remembered afterwards."""
-        ((s, t),) = self.pairs(student, teacher, batch)
-        ids = self.rows(batch["sample_id"], batch)
-        s = F.normalize(self.student_projection(s), dim=1)
-        t = F.normalize(self.teacher_projection(t), dim=1)
-        # The batch's other rows are negatives too: without them the first steps would have none. Copies: the
-        # memory changes before the backward pass.
-        others = torch.cat([self.bank.clone().to(t), t])
+        s, t, ids = self.projected(student, teacher, batch)
+        s, t = F.normalize(s, dim=1), F.normalize(t, dim=1)
+        # The batch's other rows are negatives too: without them the first steps would have none. It is a copy
+        # of the memory, which changes before the backward pass.
+        others = torch.cat([self.bank.to(t), t])
         other_ids = torch.cat([self.bank_id, ids])
         there = torch.arange(len(others), device=s.device)
         kept = (there < self.filled) | (there >= len(self.bank))

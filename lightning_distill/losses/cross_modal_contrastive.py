@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.losses.base import AdaptedLoss, Shapes
+from lightning_distill.losses.base import ProjectedLoss
 from lightning_distill.structures import Batch, ModelOutput
 
 
@@ -47,7 +47,7 @@ def contrastive_alignment(
     return value.to(student.dtype)
 
 
-class CrossModalContrastive(AdaptedLoss):
+class CrossModalContrastive(ProjectedLoss):
     """`contrastive_alignment` of trained projections of a student's and a teacher's layer.
 
     For teacher and student of different modalities: `student="features.audio", teacher="features.image"`.
@@ -74,7 +74,7 @@ class CrossModalContrastive(AdaptedLoss):
         temperature: float = 0.07,
         gather: bool = False,
     ) -> None:
-        super().__init__([student], [teacher], gather)
+        super().__init__(student, teacher, dim, gather)
         if dim < 1 or not 0.01 <= temperature < math.inf:
             raise ConfigError(
                 where="CrossModalContrastive",
@@ -82,25 +82,9 @@ class CrossModalContrastive(AdaptedLoss):
                 expected="a width of 1 or more and a temperature of 0.01 or more",
                 fix="try 128 and 0.07",
             )
-        self.dim = dim
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-
-    def build(self, student: Shapes, teacher: Shapes) -> None:
-        """One linear projection a side."""
-        (s,), (t,) = student, teacher
-        if len(s) != 1 or len(t) != 1:
-            raise ConfigError(
-                where="CrossModalContrastive",
-                found=f"layers of shape {s} and {t}",
-                expected="one vector a sample on both sides",
-                fix="name pooled layers, such as features.<modality> or embedding",
-            )
-        self.student_projection = nn.Linear(s[0], self.dim)
-        self.teacher_projection = nn.Linear(t[0], self.dim)
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
         """0-d tensor, nats."""
-        ((s, t),) = self.pairs(student, teacher, batch)
-        ids = self.rows(batch["sample_id"], batch)
         temperature = (-self.log_scale).exp().clamp(min=0.01)
-        return contrastive_alignment(self.student_projection(s), self.teacher_projection(t), ids, temperature)
+        return contrastive_alignment(*self.projected(student, teacher, batch), temperature)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_distill.losses.base import LayerLoss
-from lightning_distill.structures import Batch, ModelOutput
-from lightning_distill.tokens import TokenGrid, as_map, pooled_alike
+from lightning_distill.losses.base import MapLoss
+from lightning_distill.tokens import pooled_alike
 
 
 def neuron_selectivity(student: Tensor, teacher: Tensor) -> Tensor:
@@ -45,7 +44,7 @@ def neuron_selectivity(student: Tensor, teacher: Tensor) -> Tensor:
     return value.to(student.dtype)
 
 
-class NeuronSelectivity(LayerLoss):
+class NeuronSelectivity(MapLoss):
     """The sum of `neuron_selectivity` over pairs of layers. The usual weight is 50.
 
     Args:
@@ -57,23 +56,9 @@ class NeuronSelectivity(LayerLoss):
     Source: as `neuron_selectivity`.
     """
 
-    def __init__(
-        self,
-        student: list[str],
-        teacher: list[str],
-        student_grid: TokenGrid | None = None,
-        teacher_grid: TokenGrid | None = None,
-    ) -> None:
-        super().__init__(student, teacher)
-        self.student_grid, self.teacher_grid = student_grid, teacher_grid
-
-    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
-        """0-d tensor."""
-        values = [
-            neuron_selectivity(as_map(s, self.student_grid), as_map(t, self.teacher_grid))
-            for s, t in self.pairs(student, teacher, batch)
-        ]
-        return torch.stack(values).sum()
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """`neuron_selectivity`."""
+        return neuron_selectivity(student, teacher)
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -47,6 +47,8 @@ def gradients(cls: Any, rank: int = 0, world: int = 1) -> list[float]:
     student, teacher = Student().double(), Student().double()
     x, y = torch.randn(ROWS, 5).double(), torch.randn(ROWS, 5).double()
     loss = make(cls, teacher(y)).double()
+    if any(isinstance(part, nn.BatchNorm2d) for part in loss.modules()):
+        loss.eval()  # in training, Trainer(sync_batchnorm=True) does it, on GPUs only
     mine = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
     batch: Any = make_batch(("image", "text"), ROWS)
     batch = {k: batch[k][mine] for k in ("target", "sample_id")} | {

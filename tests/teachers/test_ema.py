@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.teachers import AveragedTeacher, EmaTeacher
 from tests.builders import make_batch, make_data, make_model, make_trainer, same_bits, weights_of
-from tests.module.parts import Hint, distilling
+from tests.module.parts import Follow, distilling
 
 
 class Students(Callback):
@@ -61,7 +61,7 @@ def test_it_follows_the_student(tmp_path: Path, decay: float, warmup: bool, accu
 def test_a_resumed_training_has_the_same_teacher_to_the_bit(tmp_path: Path) -> None:
     def make() -> Any:
         torch.manual_seed(3)
-        return distilling(EmaTeacher(0.8), losses={"hint": SameHint()})
+        return distilling(EmaTeacher(0.8), losses={"hint": SameFollow()})
 
     whole = make()
     make_trainer(tmp_path, max_epochs=3).fit(whole, make_data())
@@ -81,7 +81,7 @@ def test_a_resumed_training_has_the_same_teacher_to_the_bit(tmp_path: Path) -> N
         assert same_bits(mine, its)
 
 
-class SameHint(Hint):
+class SameFollow(Follow):
     """For a teacher as wide as the student."""
 
     def __init__(self) -> None:

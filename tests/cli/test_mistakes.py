@@ -97,7 +97,7 @@ IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
     "class of another shelf": (
         lambda c: distil(c, class_path="ByteTextCNN"),
         "model.losses",
-        ["found 'ByteTextCNN'", "LogitKD", "or another DistillationLoss"],
+        ["found 'ByteTextCNN'", "CKA", "or another DistillationLoss"],
     ),
     "encoder class": (
         lambda c: student(c)["encoders"]["text"].update(class_path="ByteTxtCNN"),

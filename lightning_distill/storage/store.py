@@ -1,0 +1,100 @@
+"""All segments of one folder as one table from key to record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_distill.storage.segment import Segment
+
+_SEGMENT: Final = 40
+"""Bits of a place that number the record in its segment."""
+MISSING: Final = -1
+"""Place of a key that is not there."""
+
+
+class RecordStore:
+    """Finds records by key, in whatever segments they lie.
+
+    Args:
+        folder: Of the segments; need not be there yet.
+        space: What all records depend on, hashed.
+        record: Bytes of a record.
+
+    Raises:
+        CheckpointError: If a segment is damaged or of another version.
+    """
+
+    def __init__(self, folder: Path, space: int, record: int) -> None:
+        self.folder, self._space, self._record = folder, space, record
+        self._segments: dict[str, Segment] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for what writers have committed since.
+
+        Raises:
+            CheckpointError: If a segment is damaged or of another version.
+        """
+        for index in sorted(self.folder.glob("*.index")):
+            try:
+                size = index.stat().st_size
+                old = self._segments.get(index.name)
+                if size and (old is None or size != old.size):
+                    segment = Segment(index, self._space, self._record)
+                    if old is not None:
+                        segment.keep_verified(old)
+                    self._segments[index.name] = segment
+            except FileNotFoundError:
+                continue  # mended away, or its records are not there yet
+        self._order: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return sum(segment.count for segment in self._segments.values())
+
+    def locate(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Where the records of these keys lie; `MISSING` where there is none.
+
+        Args:
+            keys: Any number of them.
+        """
+        if self._order is None:
+            self._sort()
+        assert self._order is not None
+        if not len(self._keys):
+            return np.full(len(keys), MISSING, np.int64)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._order[at], MISSING)
+
+    def _sort(self) -> None:
+        found = [segment.keyed() for segment in self._segments.values()]
+        keys = np.concatenate([keys for keys, _ in found]) if found else np.empty(0, np.uint64)
+        places = [rows + (number << _SEGMENT) for number, (_, rows) in enumerate(found)]
+        order = np.argsort(keys)
+        self._keys = keys[order]
+        self._order = np.concatenate(places)[order] if found else np.empty(0, np.int64)
+
+    def take(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Records, copied.
+
+        Args:
+            places: As `locate` gave them, none missing.
+
+        Returns:
+            uint8 "batch record".
+
+        Raises:
+            CheckpointError: If one is not as it was written.
+        """
+        segments = list(self._segments.values())
+        if len(segments) == 1:
+            return segments[0].take(places)
+        numbers, rows = places >> _SEGMENT, places & ((1 << _SEGMENT) - 1)
+        taken = np.empty((len(places), self._record), np.uint8)
+        for number in np.unique(numbers).tolist():
+            mine = numbers == number
+            taken[mine] = segments[number].take(rows[mine])
+        return taken

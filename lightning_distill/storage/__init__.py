@@ -3,7 +3,7 @@
 from lightning_distill.storage.layout import Field, RecordLayout
 from lightning_distill.storage.mending import Mended, mend
 from lightning_distill.storage.segment import Segment
-from lightning_distill.storage.store import RecordStore
+from lightning_distill.storage.store import MISSING, RecordStore
 from lightning_distill.storage.writer import SegmentWriter
 
-__all__ = ["Field", "Mended", "RecordLayout", "RecordStore", "Segment", "SegmentWriter", "mend"]
+__all__ = ["MISSING", "Field", "Mended", "RecordLayout", "RecordStore", "Segment", "SegmentWriter", "mend"]

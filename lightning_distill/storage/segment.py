@@ -50,7 +50,7 @@ def block_rows(record: int) -> int:
 
 
 def entry_dtype(rows: int) -> np.dtype[Any]:
-    """An entry of the index: number of the block, records in it, their checksum and keys, its own checksum."""
+    """An entry of the index: the number of its block, what lies there, and checksums of both."""
     return np.dtype(
         [("number", "<u4"), ("count", "<u4"), ("payload", "<u8"), ("keys", "<u8", (rows,)), ("check", "<u8")]
     )

@@ -89,7 +89,7 @@ class SegmentWriter:
         assert self._data is not None
         if self._data.tell() != self._number * self._rows * self._record:
             self._data.seek(self._number * self._rows * self._record)  # the block before was not full
-        self._data.write(rows.data)
+        _write_all(self._data, rows.data.cast("B"))
         entry = np.zeros((), entry_dtype(self._rows))
         entry["number"], entry["count"], entry["keys"][: len(keys)] = self._number, len(keys), keys
         entry["payload"] = payload_check(rows.data, self._name, self._number)
@@ -102,7 +102,7 @@ class SegmentWriter:
         self._data = self.path.with_suffix(".data").open("xb", buffering=0)
         self._index = self.path.open("xb", buffering=0)
         fcntl.flock(self._index, fcntl.LOCK_SH)  # says that the segment still grows; ends with the process
-        self._index.write(make_header(self._name, self._space, self._record).tobytes())
+        _write_all(self._index, memoryview(make_header(self._name, self._space, self._record).tobytes()))
 
     def commit(self) -> None:
         """Let everything added so far count, also after a loss of power.
@@ -119,11 +119,12 @@ class SegmentWriter:
         os.fsync(self._data.fileno())
         end = self._index.tell()
         try:
-            self._index.write(b"".join(entry.tobytes() for entry in self._waiting))
+            _write_all(self._index, memoryview(b"".join(entry.tobytes() for entry in self._waiting)))
             os.fsync(self._index.fileno())
         except OSError:
             with contextlib.suppress(OSError):
                 self._index.truncate(end)
+                self._index.seek(end)
             raise
         self._waiting.clear()
 
@@ -139,3 +140,9 @@ class SegmentWriter:
             for file in (self._data, self._index):
                 if file is not None:
                     file.close()
+
+
+def _write_all(file: IO[bytes], data: memoryview) -> None:
+    """A disk that is nearly full takes a part first, and refuses only the next write."""
+    while data:
+        data = data[file.write(data) :]

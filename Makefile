@@ -30,6 +30,7 @@ bench: install
 	$(BIN)/python benchmarks/value_clip.py --out benchmarks/results
 	$(BIN)/python benchmarks/manifest.py --out benchmarks/results
 	$(BIN)/python benchmarks/data_loading.py --out benchmarks/results
+	$(BIN)/python benchmarks/startup.py --out benchmarks/results/startup.json
 	$(BIN)/python benchmarks/losses.py --out benchmarks/results
 	$(BIN)/python benchmarks/mfh.py --out benchmarks/results/mfh.json
 	$(BIN)/python benchmarks/pairs.py --out benchmarks/results

@@ -3,9 +3,9 @@
 Audio is the Free Spoken Digit Dataset: the source domain has four of its six speakers, the target theo and
 nicolas. Images and words are those of the package. Everything else is as in `lightning-distill demo`.
 
-    LIGHTNING_DISTILL_DATA=DATA python benchmarks/human_speech.py --out benchmarks/results
+    LIGHTNING_DISTILL_DATA=DATA python benchmarks/human_speech.py --out benchmarks/results/human_speech.json
 
-writes `human_speech.json` and prints the table. Triples are paired by class, not recorded together.
+prints the table too. Triples are paired by class, not recorded together.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/human_speech.json"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(constants.SEEDS))
     parser.add_argument("--steps", type=int, default=constants.STEPS)
     options = parser.parse_args()
@@ -80,10 +80,10 @@ def main() -> int:
         results.append(Story(seed, domains, options.steps).rows())
     rows = story_rows(results)
     gaps = {student: gap_closed(rows, student) for student in constants.STUDENTS}
-    options.out.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     report = {"seeds": options.seeds, "steps": options.steps, "rows": rows, "gap_closed": gaps}
     report["seconds"] = round(time.monotonic() - started, 1)
-    (options.out / "human_speech.json").write_text(json.dumps(report, indent=2) + "\n")
+    options.out.write_text(json.dumps(report, indent=2) + "\n")
     table = Table(
         "model", "accuracy %", "± SE", "agreement %", title="Human speech, target domain's test set"
     )

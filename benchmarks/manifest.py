@@ -1,33 +1,38 @@
 """A manifest of a million rows: how long it takes to open, and what each worker process adds.
 
 A CSV of about 110 MB with four text columns is written to a temporary folder and read once. Then opening it
-again takes turns with reading the same file by pyarrow (median of the rounds). Workers are forked, as a
-DataLoader forks them, and read every 10th row of the training split through the data set; what a worker adds
-is the growth of its private memory (`Private_Dirty` in /proc/self/smaps_rollup) over one that reads a batch.
+again takes turns with reading the same file by pyarrow (median of the rounds, with the least and the
+largest). Workers are forked, as a DataLoader forks them, and read every 10th row of the training split through
+the data set with processors that keep nothing; what a worker adds is the growth of its private memory (`Private_Dirty` in /proc/self/smaps_rollup) over one that reads a batch.
 
-    python benchmarks/manifest.py --out benchmarks/results
-
-writes `manifest.json`.
+    python benchmarks/manifest.py --out benchmarks/results/manifest.json
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
 import argparse
 import json
 import multiprocessing
-import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.csv
+import torch
 
-from lightning_distill.data import BatchKey, ByteTextProcessor, ManifestSource, MultimodalDataModule
+sys.path.insert(0, str(Path(__file__).parent))
+import turns
+
+from lightning_distill.data import BatchKey, ManifestSource, MultimodalDataModule, Processor
+from lightning_distill.randomness import View
 
 SPLIT = ("train", "train", "train", "val", "test")
 BATCH = 256
@@ -41,19 +46,34 @@ class TwoTexts(ManifestSource):
         return self.cell(modality, row)
 
 
+class Lengths(Processor):
+    """Keeps nothing of a text but its length, so that what grows is the manifest's."""
+
+    def prepare(self, raw: Any, view: View | None = None) -> Any:
+        """Characters."""
+        return len(raw)
+
+    def blank(self) -> Any:
+        """Of no text."""
+        return 0
+
+    def collate(self, prepared: Sequence[Any]) -> torch.Tensor:
+        """int64 "batch"."""
+        return torch.tensor(prepared)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/manifest.json"))
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LIGHTNING_DISTILL_CACHE"] = str(Path(folder, "cache"))
         report = measure(Path(folder, "table.csv"), options.rows, options.rounds)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "manifest.json").write_text(json.dumps(report, indent=2) + "\n")
+    turns.write(options.out, report)
     print(json.dumps(report, indent=2))
     return 0
 
@@ -75,10 +95,12 @@ def measure(path: Path, rows: int, rounds: int) -> dict[str, Any]:
         "rows": rows,
         "csv_megabytes": round(path.stat().st_size / 1e6, 1),
         "first_reading_cpu_seconds": round(first[1], 2),
-        "pyarrow_reading_cpu_seconds": round(statistics.median(cpu for _, cpu in parsed), 3),
-        "opening_wall_milliseconds": round(1000 * statistics.median(wall for wall, _ in opened), 1),
-        "opening_cpu_milliseconds": round(1000 * statistics.median(cpu for _, cpu in opened), 1),
-        "worker_bytes_a_row": round(statistics.median(growth(path, rows) for _ in range(3)), 2),
+        "pyarrow_reading_cpu_milliseconds": turns.spread([1000 * cpu for _, cpu in parsed]),
+        "opening_wall_milliseconds": turns.spread([1000 * wall for wall, _ in opened]),
+        "opening_cpu_milliseconds": turns.spread([1000 * cpu for _, cpu in opened]),
+        "worker_bytes_a_row": turns.spread([growth(path, rows) for _ in range(3)]),
+        "rounds": rounds,
+        "about": turns.about(("lightning_distill", "pyarrow", "numpy")),
     }
 
 
@@ -94,8 +116,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 
 def growth(path: Path, rows: int) -> float:
     """Private bytes a row that a worker adds which has seen the whole table."""
-    processor = ByteTextProcessor()
-    data = MultimodalDataModule(source(path), {"text": processor, "caption": processor})
+    data = MultimodalDataModule(source(path), {"text": Lengths(), "caption": Lengths()})
     dataset = data.dataset("train")
     context = multiprocessing.get_context("fork")
     dirty = []

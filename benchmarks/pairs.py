@@ -1,6 +1,6 @@
 """When does distillation pay? All 49 pairs of modality sets, with few labels and with all, on human speech.
 
-    LIGHTNING_DISTILL_DATA=DATA python benchmarks/pairs.py --out benchmarks/results
+    LIGHTNING_DISTILL_DATA=DATA python benchmarks/pairs.py --out benchmarks/results/pairs.json
 
 For every set of modalities a student may read, and every set its teacher may have read, five seeds each:
 
@@ -279,7 +279,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pairs.json"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=250)
@@ -289,7 +289,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print("skipped: LIGHTNING_DISTILL_DATA does not name the folder with the real data", file=sys.stderr)
         return 0
     started = time.monotonic()
-    work = options.out / "pairs" / f"{options.steps}_steps"
+    work = options.out.with_suffix("") / f"{options.steps}_steps"
     data = Path(os.environ["LIGHTNING_DISTILL_DATA"], "digits")
     rows = table(
         Runner(work, data, options.workers, options.steps), range(options.seeds), SETS[: options.sets]
@@ -302,8 +302,8 @@ def main(words: Sequence[str] | None = None) -> int:
         "seconds_of_this_run": round(time.monotonic() - started),
         "rows": rows,
     }
-    (options.out / "pairs.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "pairs.md").write_text(as_text(rows))
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    options.out.with_suffix(".md").write_text(as_text(rows))
     print(as_text(rows))
     return 0
 

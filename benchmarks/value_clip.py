@@ -2,12 +2,14 @@
 
 One thread, process CPU time, variants interleaved with rotating order, median of the per-round ratios.
 
-    python benchmarks/value_clip.py --out benchmarks/results
-
-writes `value_clip.json`.
+    python benchmarks/value_clip.py --out benchmarks/results/value_clip.json
 """
 
 from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import argparse
 import json
@@ -20,6 +22,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parent))
+import turns
+
 from lightning_distill.clipping import ValueClip
 
 SHAPES = [(512, 2048)] * 16 + [(2048, 512)] * 16 + [(512,)] * 64
@@ -29,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/value_clip.json"))
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -54,7 +59,7 @@ def main() -> int:
             if round_ >= 2:
                 seconds[name].append((time.process_time() - begin) / 3)
     ratios = {
-        f"{a}/{b}": statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
+        f"{a}/{b}": turns.ratio(seconds[a], seconds[b])
         for a, b in (("ours", "torch"), ("ours", "memcpy"), ("torch", "memcpy"))
     }
     report = {
@@ -62,11 +67,10 @@ def main() -> int:
         "tensors": len(parameters),
         "rounds": options.rounds,
         "milliseconds": {name: round(1000 * statistics.median(s), 3) for name, s in seconds.items()},
-        "ratios": {name: round(value, 3) for name, value in ratios.items()},
-        "torch": torch.__version__,
+        "ratios": ratios,
+        "about": turns.about(("lightning_distill", "torch")),
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "value_clip.json").write_text(json.dumps(report, indent=2) + "\n")
+    turns.write(options.out, report)
     print(json.dumps(report, indent=2))
     return 0
 

@@ -18,18 +18,22 @@ _TRAINER: Final = {
     "predict": "write predictions as Parquet",
 }
 _OTHERS: Final = {
+    "list": "what a config may name, and what it takes",
     "init": "look at your data and write a config for them",
     "doctor": "check a config and its data before training",
     "evaluate": "metrics for every subset of a student's modalities",
+    "cache": "let a teacher answer before training, once for all runs",
     "knowledge": "keep what a teacher knows about a data set",
     "assess": "will this teacher help, before training",
     "born-again": "rounds in which a model is its own teacher",
     "demo": "a complete example on data that come with the package",
 }
 _MODULES: Final = {
+    "list": "lightning_distill.commands.listing",
     "init": "lightning_distill.commands.init",
     "doctor": "lightning_distill.cli.doctor",
     "evaluate": "lightning_distill.commands.evaluate",
+    "cache": "lightning_distill.cli.cache",
     "knowledge": "lightning_distill.commands.knowledge",
     "assess": "lightning_distill.commands.assess",
     "born-again": "lightning_distill.cli.born_again",
@@ -37,6 +41,8 @@ _MODULES: Final = {
 }
 """Where the `main(argv)` of each other command is."""
 _COMMANDS: Final = {**_TRAINER, **_OTHERS}
+_CONFIGURED: Final = (*_TRAINER, "doctor", "cache", "knowledge", "assess", "born-again")
+"""Commands that read a config of `fit`."""
 
 _HELP: Final = "\n".join(
     [
@@ -87,6 +93,11 @@ def _dispatch(words: list[str]) -> int:
     if command in ("-V", "--version"):
         print(f"lightning-distill {__version__}")
         return 0
+    if command in _CONFIGURED and "torch" not in sys.modules:
+        # Where torch is loaded there is nothing to save, and a program may have classes of its own.
+        from lightning_distill.cli.early import check_names
+
+        check_names(words)
     if command in _MODULES:
         return int(import_module(_MODULES[command]).main(words[1:]) or 0)
     if command not in _TRAINER:

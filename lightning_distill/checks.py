@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_distill.errors import (
     CheckpointError,
     ConfigError,
-    NonFiniteError,
     SampleError,
     TeacherError,
     nearest,
@@ -223,19 +222,3 @@ def shards(trainer: Trainer) -> bool:
     """Whether the strategy splits parameters over processes, so that none has them whole."""
     strategy = type(trainer.strategy).__name__.lower()
     return any(word in strategy for word in ("fsdp", "deepspeed", "modelparallel"))
-
-
-def is_finite(loss: Tensor, terms: Mapping[str, Tensor], batch: Batch, trainer: Trainer) -> None:
-    """Stop on the step whose loss is NaN or infinite, before the update."""
-    if bool(loss.isfinite()):
-        return
-    values = {name: value.item() for name, value in terms.items()}
-    culprits = {name: value for name, value in values.items() if not math.isfinite(value)}
-    ids = batch["sample_id"].tolist()
-    raise NonFiniteError(
-        where=f"epoch {trainer.current_epoch}, step {trainer.global_step}",
-        found=f"loss {loss.item()} from terms {culprits or values}; samples {ids[:8]}"
-        + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""),
-        expected="a finite loss; the weights are those of the step before",
-        fix="lower the learning rate, add a clip rule, or look at those samples",
-    )

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import jsonargparse
 import safetensors.torch
+from torch import Tensor
 
 from lightning_distill import __version__
 from lightning_distill.errors import CheckpointError, ConfigError
@@ -31,7 +32,12 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _LOADER = f"{__name__}.load_student"
 
 
-def save_student(model: MultimodalModel, folder: Path | str, config: Mapping[str, Any]) -> None:
+def save_student(
+    model: MultimodalModel,
+    folder: Path | str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write `model.safetensors` and `config.json`, all or nothing; an older student is replaced.
 
     Encoders that were made from pretrained files keep their architecture in the folder, so that loading
@@ -41,6 +47,7 @@ def save_student(model: MultimodalModel, folder: Path | str, config: Mapping[str
         model: What to save.
         folder: Its parent is made where needed.
         config: `class_path` and `init_args` that make such a model, as in the run's config.yaml.
+        weights: Its state dict, where the model itself is split over processes; None takes the model's.
 
     Raises:
         ConfigError: If `config` does not describe the model.
@@ -58,11 +65,20 @@ def save_student(model: MultimodalModel, folder: Path | str, config: Mapping[str
             "model": _portable(model, dict(config), partial),
         }
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        safetensors.torch.save_model(model, str(partial / WEIGHTS))
+        if weights is None:
+            safetensors.torch.save_model(model, str(partial / WEIGHTS))
+        else:
+            safetensors.torch.save_file(_each_once(model, weights), partial / WEIGHTS, {"format": "pt"})
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors lets nobody else read it
         _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _each_once(model: MultimodalModel, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the second name of a parameter that two modules share; loading ties them again."""
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    return {name: weights[name].contiguous() for name in names if name in weights}
 
 
 def _replace(new: Path, target: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,16 +18,21 @@ from lightning_distill import checks, parity
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
+from lightning_distill.epoch_means import EpochMeans
+from lightning_distill.finite import FiniteCheck
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.optimization import GroupedOptimizer, make_optimizer, make_scheduler
 from lightning_distill.pair import Pair
+from lightning_distill.quiet import silence_warnings
 from lightning_distill.randomness import default_seed, seed_step
+from lightning_distill.ranks import first_process_first
 from lightning_distill.schedules import WeightSchedule
+from lightning_distill.sharding import shard, whole
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.teachers import Teacher
-from lightning_distill.term_log import TermLog, scale_report
+from lightning_distill.term_log import TermLog, log_row, scale_report
 from lightning_distill.terms import TASK, WeightedTerms
 
 
@@ -69,7 +74,8 @@ class DistillationModule(LightningModule):
             teacher would read other inputs than it was trained with.
         SampleError: On the CPU, if a sample has none of the modalities the student or the teacher reads.
         CheckpointError: On resuming `fit`, if the classes are others than before.
-        NonFiniteError: On the step whose loss is NaN or infinite, before the update.
+        NonFiniteError: On the CPU, on the step whose loss is NaN or infinite, before the update; elsewhere
+            soon after, and before anything is saved or evaluated.
     """
 
     def __init__(
@@ -101,13 +107,16 @@ class DistillationModule(LightningModule):
             metrics[self.task.agreement_name] = self.task.agreement(student.num_classes)
         self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
         self._pair = Pair(student, teacher)
-        self._log = TermLog()
+        self._log, self._means = TermLog(), EpochMeans()
+        self._finite, self._shown = FiniteCheck(deferred=False), False
+        self._measured: dict[str, Tensor] = {}
         self._steps_seen = 0
 
     # -- set-up ---------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Check that data, student and teacher agree on classes, targets and preprocessing."""
+        silence_warnings()
         datamodule = getattr(self.trainer, "datamodule", None)
         checks.target_fits(self.task, datamodule, self.student.num_classes)
         classes = getattr(datamodule, "classes", None)
@@ -123,21 +132,36 @@ class DistillationModule(LightningModule):
         checks.nothing_shared(self, self.teacher)
         self._pair.close()
         self._pair = Pair(self.student, self.teacher)
-        if stage != "predict" and any(self.terms.layers):
+        if stage == "predict":
+            return
+        if any(self.terms.layers):
             self._pair.read_layers(*self.terms.layers)
+        with first_process_first(self.trainer):
+            self._pair.open(datamodule, stage)
+        if any(self.terms.layers):
             student, teacher = self._pair.dry_run(first_batch(self.trainer, stage))
             assert teacher is not None
             self.terms.adapt(student, teacher)
+
+    def configure_model(self) -> None:
+        """Split the student over the processes, where `ModelParallelStrategy` asks for it."""
+        if self.device_mesh is not None:
+            shard(self.student, self.terms, self.teacher, self.device_mesh)
 
     def on_fit_start(self) -> None:
         """Check that the clip rule will be obeyed, put student in train mode, move the teacher."""
         if self.clip_rule is not None:
             checks.clip_rule_is_obeyed(self.trainer)
+        accelerator = torch.accelerator.current_accelerator()
+        self._finite = FiniteCheck(deferred=accelerator is not None and self.device.type == accelerator.type)
+        shown: Any = self.trainer.loggers or self.trainer.progress_bar_callback
+        self._shown = bool(shown and self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         self.student.train()
         self._move_teacher()
 
     def on_validation_start(self) -> None:
-        """Move the teacher to the student's device."""
+        """Move the teacher to the student's device; see that the last losses were finite."""
+        self._finite.settle()
         self._move_teacher()
 
     on_test_start = on_validation_start
@@ -153,6 +177,21 @@ class DistillationModule(LightningModule):
             return optimizer
         scheduler: Any = make_scheduler(self.scheduler_factory, optimizer, self, self.scheduler_interval)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Let the teacher add what it has on disk, while the batch is on the CPU."""
+        return batch if self.teacher is None else self.teacher.fetch(batch)
+
+    def on_train_epoch_end(self) -> None:
+        """See that the last losses were finite; let the teacher keep what it has said."""
+        self._finite.settle()
+        if self.teacher is not None:
+            self.teacher.end_epoch(self.trainer.strategy.barrier)
+
+    def teardown(self, stage: str) -> None:
+        """Let the teacher close what it has open."""
+        if self.teacher is not None:
+            self.teacher.close()
 
     # -- one step -------------------------------------------------------------------------------------
 
@@ -182,13 +221,22 @@ class DistillationModule(LightningModule):
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         loss = self.total(terms)
-        checks.is_finite(loss, terms, batch, self.trainer)
-        self._tell_scales(terms, batch_idx)
-        self._record(loss, terms, student, batch_idx)
+        self._look_at(loss, terms, student, batch, batch_idx)
         return loss
 
+    def _look_at(
+        self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch, batch_idx: int
+    ) -> None:
+        """Stop on a loss that is not finite, and keep what is to be logged."""
+        self._finite(loss, terms, batch, self.trainer)
+        self._tell_scales(terms, batch_idx)
+        self._record(loss, terms, student, batch_idx)
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the teacher follow, once an optimizer step."""
+        """Give the loggers what was measured; let the teacher follow, once an optimizer step."""
+        if self._measured:
+            log_row(self.trainer, self._measured)
+            self._measured = {}
         if self.teacher is not None and self.trainer.global_step > self._steps_seen:
             self._steps_seen = self.trainer.global_step
             self.teacher.after_step(self.student, self._steps_seen)
@@ -205,8 +253,7 @@ class DistillationModule(LightningModule):
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         report = self.clip_rule.clip(parameters, measure=self._logs_this_step())
-        if report:
-            self.log_dict({f"clip/{name}": value for name, value in report.items()})
+        self._measure({f"clip/{name}": whole(value) for name, value in report.items()})
 
     # -- logging --------------------------------------------------------------------------------------
 
@@ -217,23 +264,31 @@ class DistillationModule(LightningModule):
     def _record(
         self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch_idx: int
     ) -> None:
-        shown = self.trainer.loggers or self.trainer.progress_bar_callback
-        if not shown or not self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if not self._shown:
             return
         self._log.add(loss, terms)
-        last = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-        if not (last and self._logs_this_step()):
+        if not self._logs_this_step():
             return
-        for name, value in self._log.take(terms, self._weights_now()).items():
-            self.log(name, value, prog_bar=name == "train/loss")
-        self.log_dict({f"student/{name}": value for name, value in student.extras.items()})
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
+            return
+        self._finite.settle()
+        means = self._log.take(terms, self._weights_now())
+        if self.trainer.progress_bar_callback is not None:
+            self.log("train/loss", means["train/loss"], prog_bar=True, logger=False)
+        self._measure(means | {f"student/{name}": value for name, value in student.extras.items()})
         if self.terms.balancer is not None:
-            self.log_dict({f"balance/{name}": f for name, f in self.terms.balancer.factors().items()})
+            self._measure({f"balance/{name}": f for name, f in self.terms.balancer.factors().items()})
+
+    def _measure(self, values: Mapping[str, Tensor]) -> None:
+        """Show these to callbacks now, and to loggers when the step is done."""
+        if values:
+            self._measured |= values
+            self.trainer.callback_metrics.update(values)
 
     def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
         """In the very first step. Sharded parameters have no gradient of their own to measure."""
-        sharded = checks.shards(self.trainer)
-        if len(terms) > 1 and self.trainer.global_step == 0 and batch_idx == 0 and not sharded:
+        first = batch_idx == 0 and self.trainer.global_step == 0
+        if first and len(terms) > 1 and not checks.shards(self.trainer):
             for line in scale_report(terms, self._weights_now(), self.student.parameters()):
                 rank_zero_info(line)
 
@@ -250,27 +305,54 @@ class DistillationModule(LightningModule):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
-        size, labelled = batch["target"].shape[0], labelled_rows(batch["target"])
-        any_label, agreement = bool(labelled.any()), self.task.agreement_name
+        self._add_means({f"{stage}/loss": self.total(terms)} | _under(stage, terms), batch)
+        self._update_metrics(stage, student, [] if teacher is None else [teacher], batch)
+
+    def _add_means(self, values: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch's values; the task's own loss by its labels, all else by its size."""
+        size, labelled = len(batch["target"]), labelled_rows(batch["target"])
         # A float on every process: where some are whole numbers, they do not add up.
         share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
-        metrics: MetricCollection = self.metrics[stage]  # type: ignore[assignment]
-        # What saw no label has no value. Several processes must all log the same names, though.
-        shared = self.trainer.world_size > 1
-        for name, value in terms.items():
-            weight = share if name == TASK else size
-            if weight or shared:
-                self.log(f"{stage}/{name}", value, on_epoch=True, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
-        self.log(f"{stage}/loss", self.total(terms), on_epoch=True, batch_size=size, sync_dist=True)
-        if teacher is not None:
+        self._means.add(values, {n: share if n.rpartition("/")[2] == TASK else size for n in values})
+
+    def _update_metrics(
+        self, place: str, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch
+    ) -> None:
+        """Update the task's metrics by what has a label, the agreement by everything."""
+        metrics: MetricCollection = self.metrics[place]  # type: ignore[assignment]
+        agreement, labelled = self.task.agreement_name, labelled_rows(batch["target"])
+        for teacher in teachers:
             metrics[agreement].update(student.logits, teacher.logits)
-        if any_label:
+        if bool(labelled.any()):
             logits, target = student.logits[labelled], batch["target"][labelled]
             for name, metric in metrics.items(keep_base=True):
                 if name != agreement:
                     metric.update(logits, target)
-        known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}
-        self.log_dict({f"{stage}/{n}": m for n, m in known.items()}, on_epoch=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an evaluation that was broken off has left."""
+        self._means.take()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was measured, once: a name costs about as much as a small batch."""
+        self._log_evaluation("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was measured."""
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, stage: str) -> None:
+        # What saw no label has no value. Several processes must all log the same names, though.
+        shared = self.trainer.world_size > 1
+        for name, (mean, weight) in self._means.take().items():
+            if weight or shared:
+                self.log(name, mean, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
+        for place, metrics in self.metrics.items():
+            if place.partition("/")[0] == stage:
+                known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}  # type: ignore[operator]
+                self.log_dict(_under(place, known))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Sample ids, what the task makes of the logits, and embeddings "batch dim"."""
@@ -282,7 +364,12 @@ class DistillationModule(LightningModule):
     # -- checkpoints ----------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes, and what a teacher that changes has become."""
+        """Keep the names of the classes, and what a teacher that changes has become.
+
+        Raises:
+            NonFiniteError: If a loss before it was NaN or infinite.
+        """
+        self._finite.settle()
         checkpoint["classes"] = None if self.student.classes is None else list(self.student.classes)
         if self.teacher is not None and (state := self.teacher.state_dict()):
             checkpoint["teacher"] = state
@@ -295,3 +382,7 @@ class DistillationModule(LightningModule):
             checks.same_classes_as_before(checkpoint.get("classes"), self.student.classes)
         if self.teacher is not None and "teacher" in checkpoint:
             self.teacher.load_state_dict(checkpoint["teacher"])
+
+
+def _under(place: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{place}/{name}": value for name, value in values.items()}

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from lightning_distill import checks, parity, peer_checks
 from lightning_distill.clipping import ClipRule
@@ -21,10 +20,10 @@ from lightning_distill.module import DistillationModule
 from lightning_distill.pair import Pair
 from lightning_distill.randomness import seed_step
 from lightning_distill.schedules import WeightSchedule
-from lightning_distill.structures import Batch, ModelOutput, labelled_rows
+from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Task
 from lightning_distill.term_log import scale_report
-from lightning_distill.terms import TASK, WeightedTerms
+from lightning_distill.terms import WeightedTerms
 
 
 class MutualDistillationModule(DistillationModule):
@@ -60,7 +59,7 @@ class MutualDistillationModule(DistillationModule):
             term cannot be used; else as `DistillationModule`.
         SampleError: On the CPU, if a sample has none of the modalities a peer reads.
         CheckpointError: On resuming `fit`, if the classes are others than before.
-        NonFiniteError: On the step whose loss is NaN or infinite, before the update.
+        NonFiniteError: As `DistillationModule`.
 
     Source: Zhang et al., Deep Mutual Learning (1706.00384), equations 4 to 8. The paper updates one peer
     after the other and asks the updated ones again; here all answer once and step together.
@@ -171,15 +170,12 @@ class MutualDistillationModule(DistillationModule):
         answers = self.answers(batch)
         terms = self.peer_terms(answers, batch)
         loss = self.total(terms)
-        checks.is_finite(loss, terms, batch, self.trainer)
-        self._tell_scales(terms, batch_idx)
-        self._record(loss, terms, answers[self._first], batch_idx)
+        self._look_at(loss, terms, answers[self._first], batch, batch_idx)
         return loss
 
     def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
         """The gradient of a peer's term is that on the peer's own parameters, as there is no other."""
-        sharded = checks.shards(self.trainer)
-        if self.trainer.global_step == 0 and batch_idx == 0 and not sharded:
+        if batch_idx == 0 and self.trainer.global_step == 0 and not checks.shards(self.trainer):
             for line in scale_report(terms, self._weights_now(), self.parameters()):
                 rank_zero_info(line)
 
@@ -187,36 +183,15 @@ class MutualDistillationModule(DistillationModule):
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
         answers = self.answers(batch)
-        terms = self.peer_terms(answers, batch)
+        terms, means = self.peer_terms(answers, batch), dict[str, Tensor]()
         for name, answer in answers.items():
             own = {key: value for key, value in terms.items() if key.startswith(f"{name}/")}
             others = [other for peer, other in answers.items() if peer != name]
             values = {"loss": self.total(own)} | {k.removeprefix(f"{name}/"): v for k, v in own.items()}
             for place in [f"{stage}/{name}"] + [stage] * (name == self._first):
-                self._log_values(place, values, batch)
-                self._log_metrics(place, answer, others, batch)
-
-    def _log_values(self, place: str, values: Mapping[str, Tensor], batch: Batch) -> None:
-        size, labelled = len(batch["target"]), labelled_rows(batch["target"])
-        share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
-        for name, value in values.items():
-            weight = share if name == TASK else size
-            # What saw no label has no value. Several processes must all log the same names, though.
-            if weight or self.trainer.world_size > 1:
-                self.log(f"{place}/{name}", value, on_epoch=True, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
-
-    def _log_metrics(self, place: str, answer: ModelOutput, others: list[ModelOutput], batch: Batch) -> None:
-        metrics: MetricCollection = self.metrics[place]  # type: ignore[assignment]
-        labelled, agreement = labelled_rows(batch["target"]), self.task.agreement_name
-        for other in others:
-            metrics[agreement].update(answer.logits, other.logits)
-        if bool(labelled.any()):
-            for name, metric in metrics.items(keep_base=True):
-                if name != agreement:
-                    metric.update(answer.logits[labelled], batch["target"][labelled])
-        shared = self.trainer.world_size > 1
-        known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}
-        self.log_dict({f"{place}/{n}": m for n, m in known.items()}, on_epoch=True)
+                means |= {f"{place}/{key}": value for key, value in values.items()}
+                self._update_metrics(place, answer, others, batch)
+        self._add_means(means, batch)
 
 
 def _detached(output: ModelOutput) -> ModelOutput:

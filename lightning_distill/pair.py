@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from lightning_distill import checks
+from lightning_distill.data.base import NEEDED
 from lightning_distill.extraction import LayerExtractor
 from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch, ModelOutput, is_layer
@@ -41,6 +43,22 @@ class Pair:
         self._extractor = LayerExtractor(self._student, paths, "student") if paths else None
         if self._teacher is not None:
             self._teacher.read_layers(teacher)
+
+    def open(self, data: Any, stage: str) -> None:
+        """Tell the teacher which data come next. What it alone would read is left out if it need not read.
+
+        Args:
+            data: The DataModule.
+            stage: As Lightning's hook `setup` is told: "fit", "validate" or "test".
+        """
+        assert self._teacher is not None
+        needed = bool(self._teacher.requirements)
+        self._teacher.open(data, NEEDED.get(stage, ("test",)))
+        if needed and not self._teacher.requirements:
+            data.leave_out(
+                [("inputs", m) for m in data.processors if m not in self._student.modalities]
+                + [("teacher_inputs", m) for m in data.teacher_processors]
+            )
 
     def close(self) -> None:
         """Read no layers of the student any more."""

@@ -39,7 +39,14 @@ def generator(*key: int | str) -> np.random.Generator:
 
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch for one training step, so that dropout is a function of (seed, step, rank)."""
-    torch.manual_seed(derive(seed, "step", step, rank))
+    number = derive(seed, "step", step, rank)
+    # `torch.manual_seed` also notes, with a stack trace, a seed for every kind of device that is not in use.
+    # That takes longer than a small step, and the notes are never dropped.
+    torch.default_generator.manual_seed(number)
+    kind = torch.accelerator.current_accelerator()
+    device = None if kind is None else torch.get_device_module(kind)
+    if device is not None and getattr(device, "is_initialized", device.is_available)():
+        getattr(device, "manual_seed_all", device.manual_seed)(number)
 
 
 def uniform(
@@ -65,15 +72,17 @@ def uniform(
     """
     with np.errstate(over="ignore"):
         start = np.uint64(derive(seed, epoch, purpose))
-        base = _mix(sample_id.astype(np.uint64) ^ start)
+        base = mixed(sample_id.astype(np.uint64) ^ start)
         counter = np.arange(1, n + 1, dtype=np.uint64) * _GOLDEN
-        bits = _mix(base[:, None] + counter[None, :])
+        bits = mixed(base[:, None] + counter[None, :])
     return ((bits >> np.uint64(40)).astype(np.float32)) * np.float32(2.0**-24)
 
 
-def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * _MIX[0]
-    z = (z ^ (z >> np.uint64(27))) * _MIX[1]
+def mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Another number for each, which tells nothing of it: the last step of splitmix64, one to one."""
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * _MIX[0]
+        z = (z ^ (z >> np.uint64(27))) * _MIX[1]
     return z ^ (z >> np.uint64(31))
 
 

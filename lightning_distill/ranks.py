@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
 
 def alone() -> bool:
     """Whether there is one process only."""
     return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+
+
+@contextmanager
+def first_process_first(trainer: Trainer) -> Iterator[None]:
+    """Let the first process do something before all others do it too, such as what leaves a file behind."""
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier()
+    yield
+    if trainer.is_global_zero:
+        trainer.strategy.barrier()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -44,6 +44,9 @@ class Batch(TypedDict):
         domain: int64 tensor "batch", index into the data source's list of domains.
         weight: float32 tensor "batch", weight of each sample in the task's loss; 1 where not given.
         teacher_inputs: Like `inputs`, for modalities the teacher reads with other preprocessing.
+        view: int64 tensor "batch", which of a fixed number of random views each sample shows; not there in
+            evaluation, or where every epoch shows a new one.
+        teacher_records: uint8 tensor "batch bytes", what a `CachedTeacher` has found on disk.
     """
 
     inputs: dict[str, Inputs]
@@ -53,6 +56,8 @@ class Batch(TypedDict):
     domain: Tensor
     weight: NotRequired[Tensor]
     teacher_inputs: NotRequired[dict[str, Inputs]]
+    view: NotRequired[Tensor]
+    teacher_records: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class WeightedTerms(nn.Module):
         self.names = (TASK, *losses)
         self.weights = {name: weights.get(name, 1.0) for name in self.names}
         self.balancer = None if balancer is None else balancer(self.names)
+        self._made: tuple[tuple[Any, ...], Tensor] | None = None
 
     @property
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -88,14 +89,26 @@ class WeightedTerms(nn.Module):
             weights: Name -> weight now.
             trained: The student's parameters, in training; None in evaluation.
         """
-        weighted = {name: weights[name] * value for name, value in terms.items() if weights[name]}
-        if not weighted:
+        counted = {name: value for name, value in terms.items() if weights[name]}
+        if not counted:
             return 0.0 * torch.stack(list(terms.values())).nan_to_num().sum()
         if self.balancer is None:
-            return torch.stack(list(weighted.values())).sum()
+            values = torch.stack(list(counted.values()))
+            return (values * self._factors(tuple(weights[name] for name in counted), values)).sum()
+        weighted = {name: weights[name] * value for name, value in counted.items()}
         if trained is None or not self.balancer.needs_gradients:
             return self.balancer(weighted)
         return self.balancer(weighted, gradient_norms(weighted, trained))
+
+    def _factors(self, weights: tuple[float, ...], values: Tensor) -> Tensor:
+        """The weights as one tensor beside the values, at least float32; made again only when they change."""
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        key = (weights, dtype, values.device)
+        if self._made is None or self._made[0] != key:
+            with torch.inference_mode(False):  # what evaluation makes, training uses
+                made = torch.tensor(weights, dtype=dtype).to(values.device, non_blocking=True)
+            self._made = (key, made)
+        return self._made[1]
 
 
 def gradient_norms(terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:

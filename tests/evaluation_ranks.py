@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning_distill.evaluation import evaluate_subsets
 from lightning_distill.tasks import Classification
 from tests.builders import VectorSource, make_data, make_model, make_trainer
-from tests.test_evaluation import MESSY
 
 
 class Report(Callback):
@@ -30,18 +28,14 @@ class Report(Callback):
         path.write_text(json.dumps([*found, [asdict(result) for result in results]]))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, messy: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     seed_everything(3, verbose=False)
     model = make_model()
-    for source in (VectorSource(**MESSY), VectorSource(unlabelled=range(28, 40))):
+    for source in (VectorSource(**messy), VectorSource(unlabelled=range(28, 40))):
         for report, ranks in (
             (Report(folder, "one"), {}),
             (Report(folder), {"devices": 2, "strategy": "ddp_fork"}),
         ):
             trainer = make_trainer(folder, callbacks=[report], **ranks)
             evaluate_subsets(model, make_data(source), Classification(), "val", trainer)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

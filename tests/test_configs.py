@@ -15,7 +15,7 @@ import pytest
 import transformers
 import yaml
 
-import lightning_distill.cli  # noqa: F401 - Lightning's log handler keeps the stream it is imported under
+import lightning_distill.cli.command  # noqa: F401 - Lightning's log handler keeps its stream
 from lightning_distill import load_student
 from lightning_distill.__main__ import main
 from lightning_distill.cli.names import SHELVES

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +19,10 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import UNLABELLED
 from lightning_distill.tasks import Classification, Regression
 from tests.builders import CLASSES, DIMS, VectorSource, make_data, make_model, make_trainer, weights_of
+from tests.evaluation_ranks import main
 from tests.metrics_reference import accuracy, calibration_error, macro_f1
+from tests.processes import needs_fork, run_apart
 
-ROOT = Path(__file__).parents[1]
 MESSY: dict[str, Any] = {
     "val": 37,
     "unlabelled": [30, 41, 42, 50],
@@ -168,12 +166,10 @@ def test_numbers_of_which_some_are_unknown(tmp_path: Path) -> None:
         assert result.metrics["mae"] == pytest.approx(np.nanmean(errors), rel=1e-5)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
+@needs_fork
 def test_two_ranks_give_what_one_gives(tmp_path: Path) -> None:
     """Only the last sample has a label, so that one rank has nothing to measure."""
-    command = [sys.executable, "-m", "tests.evaluation_ranks", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_apart(main, tmp_path, MESSY)
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "0", "1"))
     assert first == second
     assert [subset["samples"] for subset in first[0]] == [23, 30, 26]

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import context, needs_fork
 
-pytestmark = pytest.mark.skipif(
-    "LIGHTNING_DISTILL_DATA" not in os.environ, reason="LIGHTNING_DISTILL_DATA does not name the real data"
-)
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = [
+    needs_fork,
+    pytest.mark.skipif(
+        "LIGHTNING_DISTILL_DATA" not in os.environ,
+        reason="LIGHTNING_DISTILL_DATA does not name the real data",
+    ),
+]
 
 
-def run(folder: Path) -> str:
-    options = ["--seeds", "1", "--workers", "1", "--steps", "4", "--sets", "1"]
-    command = [sys.executable, "benchmarks/pairs.py", "--out", str(folder), *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+OPTIONS = ("--seeds", "1", "--workers", "1", "--steps", "4", "--sets", "1")
 
 
 @pytest.mark.data
-def test_rows_and_going_on(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_rows_and_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import pairs
+
+    # A worker that imports everything anew costs more than all its trainings here.
+    monkeypatch.setattr(pairs, "get_context", lambda method: context())
+
+    def run() -> str:
+        assert pairs.main(["--out", str(tmp_path / "pairs.json"), *OPTIONS]) == 0
+        return capsys.readouterr().out
+
+    run()
     report = json.loads((tmp_path / "pairs.json").read_text())
     assert [(r["labels"], r["teacher"], r["student"]) for r in report["rows"]] == [
         (300, "image", "image"),
@@ -40,5 +51,5 @@ def test_rows_and_going_on(tmp_path: Path) -> None:
     lines = cells.read_text().splitlines()
     assert len(lines) == 6 * 3 + 2 + 2 + 2 + 2  # tuning, its teachers again, scratch, self, distilled
     cells.write_text("\n".join(lines[:-1]) + "\n")
-    assert "distilled: 1 of 1" in run(tmp_path)
+    assert "distilled: 1 of 1" in run()
     assert json.loads((tmp_path / "pairs.json").read_text())["rows"] == report["rows"]

@@ -43,7 +43,7 @@ def test_splitmix64_gives_the_published_sequence() -> None:
     assert [splitmix64(n * golden) for n in (1, 2, 3)] == wanted
     states = np.array([n * golden & MASK for n in (1, 2, 3)], dtype=np.uint64)
     with np.errstate(over="ignore"):
-        assert randomness._mix(states).tolist() == wanted
+        assert randomness.mixed(states).tolist() == wanted
 
 
 @given(IDS, st.data())

@@ -18,7 +18,7 @@ from lightning_distill.extraction import LayerExtractor
 from lightning_distill.losses import AdaptedLoss, DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, derive
-from lightning_distill.ranks import average_gradients, same_everywhere
+from lightning_distill.ranks import average_gradients, first_process_first, same_everywhere
 from lightning_distill.schedules import WeightSchedule
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import FrozenTeacher, ModelTeacher, Teacher
@@ -85,6 +85,8 @@ class Distill(Callback):
         paths = [self.logits, *(name for name in ours if name != "logits")]
         self._extractor = LayerExtractor(pl_module, paths, type(pl_module).__name__)
         self.teacher.read_layers(theirs)
+        with first_process_first(trainer):
+            self.teacher.open(trainer.datamodule, ["train"])  # type: ignore[attr-defined]
         checks.nothing_shared(pl_module, self.teacher)
         self._refuse_sharding(trainer)
         self.teacher.begin(pl_module)
@@ -162,6 +164,7 @@ class Distill(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
         self._unwrap(pl_module)
+        self.teacher.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the module as it was."""
@@ -210,6 +213,10 @@ class Distill(Callback):
         if trainer.global_step > self._steps_seen:
             self._steps_seen = trainer.global_step
             self.teacher.after_step(pl_module, self._steps_seen)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the teacher keep what it has said."""
+        self.teacher.end_epoch(trainer.strategy.barrier)
 
     # -- checkpoints ----------------------------------------------------------------------------------
 

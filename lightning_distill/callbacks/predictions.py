@@ -7,14 +7,16 @@ import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_distill.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 class PredictionWriter(Callback):
@@ -62,6 +64,8 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Append a batch."""
+        import pyarrow.parquet as pq
+
         said = outputs["prediction"] if "probabilities" not in outputs else outputs["probabilities"]
         classes = _classes(trainer, pl_module, said.shape[1])
         table = _table(outputs, classes)
@@ -101,6 +105,8 @@ def _classes(trainer: Trainer, pl_module: LightningModule, count: int) -> tuple[
 
 
 def _table(prediction: dict[str, Tensor], classes: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
     columns = {
         "sample_id": pa.array(prediction["sample_id"].cpu().numpy(), pa.int64()),
         **_answers(prediction["prediction"].cpu(), classes),
@@ -112,6 +118,8 @@ def _table(prediction: dict[str, Tensor], classes: Sequence[str]) -> pa.Table:
 
 
 def _answers(said: Tensor, classes: Sequence[str]) -> dict[str, pa.Array]:
+    import pyarrow as pa
+
     if said.is_floating_point():
         columns = said.float().unbind(dim=1)
         return {f"prediction_{n}": pa.array(c.numpy()) for n, c in zip(classes, columns, strict=True)}
@@ -122,11 +130,15 @@ def _answers(said: Tensor, classes: Sequence[str]) -> dict[str, pa.Array]:
 
 
 def _lists(rows: Tensor) -> pa.Array:
+    import pyarrow as pa
+
     offsets = pa.array(range(0, rows.numel() + 1, rows.shape[1]), pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(rows.contiguous().view(-1).numpy(), pa.float32()))
 
 
 def _append(target: Path, part: Path) -> None:
+    import pyarrow.parquet as pq
+
     joined = target.with_name(target.name + ".joined")
     schema = pq.read_schema(target)
     with (

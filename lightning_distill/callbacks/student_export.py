@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from lightning_distill import checks
 from lightning_distill.export import save_student
 from lightning_distill.model import MultimodalModel
+from lightning_distill.sharding import whole
 
 _PREFIX = "student."
 
@@ -33,14 +36,32 @@ class StudentExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, on one process."""
         student = getattr(pl_module, "student", None)
-        trial = getattr(trainer, "fast_dev_run", 0)
-        if trial or not trainer.is_global_zero or not isinstance(student, MultimodalModel):
+        if getattr(trainer, "fast_dev_run", 0) or not isinstance(student, MultimodalModel):
+            return
+        split = checks.shards(trainer)
+        weights = _student_of(trainer.strategy.lightning_module_state_dict()) if split else None
+        if not trainer.is_global_zero:
             return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if best:
+        if best and split:
+            weights = _weights_in(Path(best), weights or {})
+        elif best:
             student = copy.deepcopy(student).cpu()
-            weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-            student.load_state_dict(
-                {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}
-            )
-        save_student(student, self.folder, self.config)
+            student.load_state_dict(_weights_in(Path(best), {}))
+        save_student(student, self.folder, self.config, weights)
+
+
+def _student_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The student's state dict, whole; where it is split, all processes take part."""
+    return {k.removeprefix(_PREFIX): whole(v) for k, v in state.items() if k.startswith(_PREFIX)}
+
+
+def _weights_in(checkpoint: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The student's state dict in a checkpoint: a file, or the folder of a distributed one."""
+    if checkpoint.is_dir():
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        state = {"state_dict": {_PREFIX + name: torch.empty_like(x) for name, x in like.items()}}
+        load(state, checkpoint_id=checkpoint, no_dist=True)
+        return _student_of(state["state_dict"])
+    return _student_of(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])

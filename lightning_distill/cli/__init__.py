@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from lightning_distill.cli.command import DistillationCLI
+if TYPE_CHECKING:
+    from lightning_distill.cli.command import DistillationCLI as DistillationCLI
 
 __all__ = ["DistillationCLI", "run"]
 
@@ -16,4 +18,14 @@ def run(command: str, words: Sequence[str]) -> None:
         command: `fit`, `validate`, `test` or `predict`.
         words: The command line after the program's name, the command among it.
     """
+    from lightning_distill.cli.command import DistillationCLI
+
     DistillationCLI(command, words)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DistillationCLI":
+        from lightning_distill.cli.command import DistillationCLI
+
+        return DistillationCLI
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,6 +31,7 @@ from lightning_distill.cli.words import check_there, run_stem, with_config_of_ru
 from lightning_distill.errors import ConfigError
 from lightning_distill.module import DistillationModule
 from lightning_distill.quiet import silence_tips
+from lightning_distill.teachers import CachedTeacher
 
 _MONITOR = {"monitor": "val/accuracy", "mode": "max"}
 _NOT_KEPT = ("run", "resume", "overwrite", "output", "ckpt_path")
@@ -74,6 +75,8 @@ class DistillationCLI(LightningCLI):
         """Options of the run folder and of the standing callbacks."""
         self._command_parser = parser
         parser.add_argument("--run", type=Path | None, default=None, help="Folder of the run.")
+        about = "Keep the teacher's answers on disk, see CachedTeacher; repair: check them all first."
+        parser.add_argument("--cache", type=Literal["auto", "repair"] | None, default=None, help=about)
         if self.command == "fit":
             about = "Go on from the last checkpoint of --run."
             parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=about)
@@ -114,6 +117,8 @@ class DistillationCLI(LightningCLI):
         options = self.options
         check_there(options.ckpt_path)
         _follow_task(options)
+        if options.cache is not None:
+            _use_cache(options)
         if self.command == "fit":
             self._settle_fit(options)
             return
@@ -263,3 +268,22 @@ def _follow_task(options: Namespace) -> None:
     for part in (options.early_stopping, options.checkpoint):
         if {"monitor": part.monitor, "mode": part.mode} == _MONITOR:
             part.monitor, part.mode = f"val/{metric}", mode
+
+
+def _use_cache(options: Namespace) -> None:
+    """Put the teacher of the config into a CachedTeacher, unless it is one."""
+    model = options.model.get("init_args") or Namespace()
+    teacher = model.get("teacher")
+    if not isinstance(teacher, Namespace):
+        raise ConfigError(
+            where="cache",
+            found=f"{options.cache}, and a model without a teacher",
+            expected="a teacher whose answers can be kept",
+            fix="add model.init_args.teacher, or leave cache out",
+        )
+    path = f"{CachedTeacher.__module__}.{CachedTeacher.__qualname__}"
+    if teacher.class_path != path:
+        teacher = Namespace(class_path=path, init_args=Namespace(teacher=teacher))
+        model.teacher = teacher
+    if options.cache == "repair":
+        teacher.init_args.on_damage = "repair"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from lightning_distill.cli import names
-from lightning_distill.cli.words import config_files
+from lightning_distill.cli.paragraphs import Paragraphs
 from lightning_distill.errors import ConfigError, DistillError, nearest
 
 _TYPES: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
@@ -70,7 +70,7 @@ class Complaint:
                 return error
         noise = ("Does not validate against", "Errors:", "Parser key", "Problem with given class_path")
         found = "; ".join(self._lines(noise))
-        return self._error("", found, "a valid configuration", "see --help, or the example configs")
+        return self._told.error("", found, "a valid configuration", "see --help, or the example configs")
 
     def _unknown_option(self) -> ConfigError | None:
         """A key that a class does not take."""
@@ -81,12 +81,7 @@ class Complaint:
         option, made_by = match.groups()
         owner = made_by or (self.classes[-1] if self.classes else "")
         known = names.parameters(owner)[1 if made_by else 0 :]
-        return self._error(
-            option,
-            f"the key {option!r}, which {owner.rpartition('.')[2]} does not have",
-            f"one of {names.some(known)}",
-            f"correct or remove it{nearest(option, known)}",
-        )
+        return self._told.no_argument(option, owner.rpartition(".")[2], known)
 
     def _unknown_key(self) -> ConfigError | None:
         """A key that the command does not have."""
@@ -94,15 +89,7 @@ class Complaint:
         match = match or re.search(r"does not accept option '(.+?)'", self.text)
         if match is None:
             return None
-        key, tops = match[1], sorted({k.split(".")[0] for k in self.keys})
-        top = key.partition(".")[0]
-        known = top in tops
-        return self._error(
-            key.rpartition(".")[2] if known else top,
-            repr(key),
-            f"a key of {top}" if known else f"one of {names.some(tops, 20)}",
-            "correct or remove it" + (nearest(key, self.keys) if known else nearest(top, tops)),
-        )
+        return self._told.no_key(match[1], self.keys)
 
     def _missing_file(self) -> ConfigError | None:
         """A config that is not there."""
@@ -113,7 +100,7 @@ class Complaint:
         path = Path(match[1])
         there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return self._error(
+        return self._told.error(
             path.name, f"no file {shown}", "a YAML file", f"check the path{nearest(path.name, there)}"
         )
 
@@ -122,10 +109,10 @@ class Complaint:
         at = re.findall(r"line (\d+), column \d+", self.text)
         if "Problems parsing config" in self.text and at:
             found = self._lines(("in ", "Problems"))[-1:] or ["a mistake"]
-            fix = f"look at line {at[-1]} and the one above"
-            return self._error("", f"YAML that cannot be read: {found[0]}", "YAML", fix)
+            return self._told.no_yaml(found[0], at[-1])
         if "Unexpected config" in self.text:
-            return self._error("", "no keys", "YAML with keys such as model and data", "look at the file")
+            wanted = "YAML with keys such as model and data"
+            return self._told.error("", "no keys", wanted, "look at the file")
         return None
 
     def _unknown_class(self) -> ConfigError | None:
@@ -143,14 +130,7 @@ class Complaint:
         kinds = names.kinds(self.classes[-1] if self.classes else "", self.path[-1] if self.path else "")
         wanted = [kind.__name__ for kind in kinds]
         known = sorted({cls.__name__ for kind in kinds for cls in names.subclasses(kind)} - set(wanted))
-        last = name.rpartition(".")[2]
-        return self._error(
-            last,
-            repr(name),
-            (f"{names.some(known)} or another " if known else "a ") + (" or ".join(wanted) or "class"),
-            f"correct it, or give the full import path{nearest(last, [*known, *wanted])}",
-            is_key=False,
-        )
+        return self._told.no_class(name, wanted, known)
 
     def _misplaced_key(self) -> ConfigError | None:
         """A key beside class_path and init_args."""
@@ -164,7 +144,7 @@ class Complaint:
         strange = [key for key in found if key not in allowed]
         if "class_path" not in found or not strange:
             return None
-        return self._error(
+        return self._told.error(
             strange[0],
             f"the key {strange[0]!r} beside class_path",
             "only class_path and init_args there",
@@ -179,11 +159,11 @@ class Complaint:
         missing = " and no ".join(word.rpartition(".")[2] for word in reversed(match[1].strip().split(", ")))
         if self.classes:
             owner = self.classes[-1].rpartition(".")[2]
-            return self._error("", f"no {missing} for {owner}", "a value", "add it under init_args")
+            return self._told.error("", f"no {missing} for {owner}", "a value", "add it under init_args")
         fix = "add --config FILE, for example --config configs/experiment/digits_teacher.yaml"
         if self.words[:1] != ["fit"]:
             fix = "add --run RUN, the folder of a run, or --config FILE"
-        return self._error("", f"no {missing}", "both, usually from a config file", fix)
+        return self._told.error("", f"no {missing}", "both, usually from a config file", fix)
 
     def _wrong_type(self) -> ConfigError | None:
         """A value of another type."""
@@ -195,33 +175,12 @@ class Complaint:
         got = re.search(r"Got value: (?!Namespace)(.*)", self.text)
         value = got[1] if got else "".join(self.given[:1]).partition(". Got value")[0]
         key = self.path[-1].rpartition(".")[2] if self.path else ""
-        return self._error(key, repr(value), " or ".join(dict.fromkeys(wanted)), "correct the value")
+        return self._told.error(key, repr(value), " or ".join(dict.fromkeys(wanted)), "correct the value")
 
     def _lines(self, noise: tuple[str, ...]) -> list[str]:
         lines = [line.strip(" -") for line in self.text.splitlines()]
         return [line for line in lines if line and not line.startswith(noise)]
 
-    def _error(
-        self, word: str, found: object, expected: object, fix: object, is_key: bool = True
-    ) -> ConfigError:
-        path = ".".join(self.path)
-        if is_key and word.isidentifier() and not path.endswith(word) and path:
-            path = f"{path}.{word}"
-        where = ", ".join(part for part in (self._place(word), path) if part)
-        return ConfigError(where=where, found=found, expected=expected, fix=fix)
-
-    def _place(self, word: str) -> str:
-        """File and line, or the command line, as far as that is certain."""
-        whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
-        if word and any(whole.search(given) for given in self.words[1:]):
-            return "command line"
-        files = config_files(self.words)
-        hits = [f"{f}, line {i}" for f in files for i, line in _lines(f) if word and whole.search(line)]
-        if len(hits) == 1:
-            return hits[0]
-        return str(files[0]) if len(files) == 1 else "command line" if not files else ""
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        yield number, line.partition("#")[0]
+    @property
+    def _told(self) -> Paragraphs:
+        return Paragraphs(self.words, self.path)

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped]
-from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 from lightning_distill import __version__
 from lightning_distill.errors import CheckpointError, ConfigError
@@ -190,6 +189,8 @@ class RunFolder:
 
 def _follows() -> bool:
     """Whether another process of a distributed run writes the files."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
+
     return bool(getattr(rank_zero_only, "rank", 0))
 
 

@@ -18,9 +18,11 @@ from lightning_distill.data.hugging_face import HuggingFaceSource
 from lightning_distill.data.hugging_face_stream import HuggingFaceStream
 from lightning_distill.data.image import ImageProcessor, decode_image, read_image
 from lightning_distill.data.image_views import ImageViews
+from lightning_distill.data.lit_data import LitDataStream
 from lightning_distill.data.manifest import ManifestSource
 from lightning_distill.data.mapped import MappedDataModule, as_batch, content_ids, read_batch
-from lightning_distill.data.orders import ClassBalanced, ModalityPaired, Sampling, Shuffle
+from lightning_distill.data.orders import ClassBalanced, LengthBucketed, ModalityPaired, Sampling, Shuffle
+from lightning_distill.data.part_stream import PartStream
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
 from lightning_distill.data.shards import ShardSource
@@ -32,6 +34,7 @@ from lightning_distill.data.stream_dataset import StreamDataset
 from lightning_distill.data.table_source import ManifestColumns, TableLayout, TableSource
 from lightning_distill.data.targets import MultiLabel, RegressionTarget, SingleLabel, Target
 from lightning_distill.data.text import ByteTextProcessor, TextProcessor
+from lightning_distill.data.web_dataset import WebDatasetStream
 
 __all__ = [
     "AudioDataModule",
@@ -53,6 +56,8 @@ __all__ = [
     "ImageTextAudioDataModule",
     "ImageTextDataModule",
     "ImageViews",
+    "LengthBucketed",
+    "LitDataStream",
     "ManifestColumns",
     "ManifestSource",
     "MappedDataModule",
@@ -60,6 +65,7 @@ __all__ = [
     "MultiLabel",
     "MultimodalDataModule",
     "MultimodalDataset",
+    "PartStream",
     "Processor",
     "RandomSplit",
     "RegressionTarget",
@@ -81,6 +87,7 @@ __all__ = [
     "TextDataModule",
     "TextProcessor",
     "Waveform",
+    "WebDatasetStream",
     "as_batch",
     "content_ids",
     "decode_audio",

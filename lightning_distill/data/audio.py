@@ -162,6 +162,11 @@ class AudioProcessor(Processor):
         self._log_mel = LogMel(sample_rate, mels, self.window, self.hop)
 
     @property
+    def augments(self) -> bool:
+        """Whether anything is set that augments."""
+        return bool(self.max_shift or self.spec_augment)
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """Everything that does not augment; lengths in samples."""
         names = ("sample_rate", "length", "mels", "window", "hop", "dynamic_range")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -15,8 +16,10 @@ from lightning_distill.data.base_checks import check_settings
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.loader import BatchLoader, batch_loader
 from lightning_distill.data.orders import Sampling, Shuffle
+from lightning_distill.data.part_dataset import part_loading
+from lightning_distill.data.part_stream import PartStream
 from lightning_distill.data.processor import Processor
-from lightning_distill.data.reading import Reading
+from lightning_distill.data.reading import Part, Reading
 from lightning_distill.data.sampling import BatchSampler, Plan
 from lightning_distill.data.source import SPLITS, DataSource
 from lightning_distill.data.stream import StreamSource
@@ -24,7 +27,8 @@ from lightning_distill.data.stream_dataset import StreamDataset, StreamSampler
 from lightning_distill.errors import CheckpointError, ConfigError, ManifestError
 from lightning_distill.randomness import default_seed
 
-_NEEDED: Final = {"fit": ("train", "val"), "validate": ("val",)}
+NEEDED: Final = {"fit": ("train", "val"), "validate": ("val",)}
+"""Stage -> splits it uses; any other uses the test split."""
 
 
 class MultimodalDataModule(LightningDataModule):
@@ -47,6 +51,8 @@ class MultimodalDataModule(LightningDataModule):
             epoch, sample), add it to `bad_samples.jsonl` in the run folder, and stop when more than 1 % of an
             epoch's samples are bad. In evaluation a substitute has no label, and is not counted.
         teacher_processors: modality -> preprocessing for the teacher, only where it differs.
+        views: Random views a sample has in training, shown in turn epoch after epoch, so that a teacher's
+            answers to them can be kept; None shows a new one every epoch.
 
     Raises:
         ConfigError: If processors, modalities and settings do not fit.
@@ -66,15 +72,17 @@ class MultimodalDataModule(LightningDataModule):
         sampling: Sampling | None = None,
         on_bad_sample: Literal["stop", "substitute"] = "stop",
         teacher_processors: dict[str, Processor] | None = None,
+        views: int | None = None,
     ) -> None:
         super().__init__()
         self.source, self.processors = source, processors
         self.teacher_processors = dict(teacher_processors or {})
         self.batch_size, self.num_workers, self.in_memory = batch_size, num_workers, in_memory
-        self.sampling, self.on_bad_sample = sampling or Shuffle(), on_bad_sample
+        self.sampling, self.on_bad_sample, self.views = sampling or Shuffle(), on_bad_sample, views
         check_settings(self)
         self.seed = default_seed()
         self._datasets: dict[str, MultimodalDataset] = {}
+        self._left_out: frozenset[Part] = frozenset()
 
     @property
     def read_modalities(self) -> tuple[str, ...]:
@@ -115,17 +123,36 @@ class MultimodalDataModule(LightningDataModule):
             rows = self.rows(split)
             if not len(rows):
                 raise self._empty(split, f"0 usable rows of {len(self.indexed.samples)}")
-            self._datasets[split] = self.make_dataset(rows, self._reading(split))
+            self._datasets[split] = self.make_dataset(rows, self.reading(split))
         return self._datasets[split]
 
     def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
         """Batches of these rows; the place to change them in a subclass."""
         return MultimodalDataset(self.indexed, rows, reading)
 
-    def _reading(self, split: str) -> Reading:
+    def augments(self, modalities: Collection[str]) -> bool:
+        """Whether training shows the teacher another view of these modalities from epoch to epoch."""
+        theirs = {**self.processors, **self.teacher_processors}
+        return any(theirs[m].augments for m in modalities if m in theirs)
+
+    def leave_out(self, parts: Collection[Part]) -> None:
+        """Read no more what nobody needs: what a teacher reads whose answers are all known.
+
+        Which samples there are stays as it is.
+
+        Args:
+            parts: (`inputs` or `teacher_inputs`, modality), not all of them.
+        """
+        self._left_out = frozenset(parts)
+        for dataset in self._datasets.values():
+            dataset.leave_out(parts)
+
+    def reading(self, split: str) -> Reading:
+        """How the samples of a split are read."""
         substitute = self.on_bad_sample == "substitute"
         theirs = self.teacher_processors
-        return Reading(self.processors, theirs, self.seed, split, self.in_memory, substitute)
+        reading = Reading(self.processors, theirs, self.seed, split, self.in_memory, substitute, self.views)
+        return reading.without(self._left_out)
 
     def _empty(self, split: str, found: str) -> ManifestError:
         return ManifestError(
@@ -139,7 +166,7 @@ class MultimodalDataModule(LightningDataModule):
         """Build the data sets of a stage, and say what is in them."""
         for processor in (*self.processors.values(), *self.teacher_processors.values()):
             processor.check()
-        for split in _NEEDED.get(stage, ("test",)):
+        for split in NEEDED.get(stage, ("test",)):
             if not isinstance(self.source, StreamSource):
                 self.dataset(split)
             elif split not in self.source.splits:
@@ -169,9 +196,13 @@ class MultimodalDataModule(LightningDataModule):
         train = split == "train"
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         first = _resume_point(trainer) if trainer and train else (0, 0)
+        if isinstance(self.source, PartStream):
+            place = (rank, world_size)
+            parts = part_loading(self.source, self.reading(split), self.batch_size, place, first)
+            return batch_loader(*parts, self.num_workers, BadSampleLog(0, None))
         if isinstance(self.source, StreamSource):
             order = StreamSampler(self.batch_size, train, rank, world_size, first)
-            stream = StreamDataset(self.source, self._reading(split))
+            stream = StreamDataset(self.source, self.reading(split))
             return batch_loader(stream, order, self.num_workers, BadSampleLog(0, None))
         data = self.dataset(split)
         if len(data) < world_size:
@@ -189,7 +220,9 @@ class MultimodalDataModule(LightningDataModule):
             rank,
             world_size,
             first=first,
-            plan=self.sampling.plan(self.indexed.samples, data.rows.astype(np.int64, copy=False))
+            plan=self.sampling.plan(
+                self.indexed.samples, data.rows.astype(np.int64, copy=False), data.lengths
+            )
             if train
             else Plan(),
         )

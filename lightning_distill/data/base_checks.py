@@ -19,7 +19,11 @@ def check_settings(data: MultimodalDataModule) -> None:
     """
     name = type(data).__name__
     _check_modalities(data, name)
-    for setting, value, least in (("batch_size", data.batch_size, 1), ("num_workers", data.num_workers, 0)):
+    for setting, value, least in (
+        ("batch_size", data.batch_size, 1),
+        ("num_workers", data.num_workers, 0),
+        ("views", 1 if data.views is None else data.views, 1),
+    ):
         if value < least:
             raise ConfigError(
                 where=f"{name}.{setting}", found=value, expected=f"{least} or more", fix=f"try {least}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -11,10 +13,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from lightning_distill.data.bad_samples import BadSample, BadSampleLog, Substituted
+from lightning_distill.data.processor import Processor
 from lightning_distill.data.reading import Facts, Part, Reading, told_when
 from lightning_distill.data.sampling import BatchKey
 from lightning_distill.data.source import DataSource
-from lightning_distill.errors import DistillError, SampleError
+from lightning_distill.data.token_processor import TokenProcessor
+from lightning_distill.data.token_store import TokenStore
+from lightning_distill.errors import ConfigError, DistillError, SampleError
 from lightning_distill.randomness import View, generator
 from lightning_distill.structures import UNKNOWN, UNLABELLED, Batch, Inputs
 
@@ -24,7 +29,7 @@ _TRIES: Final = 20
 
 
 class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
-    """Batches of some rows of a source.
+    """Batches of some rows of a source. A text is loaded and tokenised once: its tokens are kept.
 
     Args:
         source: Where samples come from.
@@ -41,11 +46,27 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
         """Where bad samples are recorded."""
         self.records: tuple[BadSample, ...] = ()
         """Bad samples met while everything was read into memory."""
-        self._memory: dict[Part, Inputs] = {}
+        self._tokens = {
+            part: TokenStore(processor, len(rows))
+            for part, processor in reading.parts()
+            if isinstance(processor, TokenProcessor) and not processor.varies
+        }
+        self._memory: dict[Part, Tensor | list[Any]] = {}
+        """All else that was read into memory; a list where samples of a batch are padded to each other."""
         self._stands_for: NDArray[np.int64] | None = None
         self._replaced: NDArray[np.bool_] | None = None
         if reading.in_memory:
             self._read_all()
+
+    def leave_out(self, parts: Collection[Part]) -> None:
+        """Read and give these no more.
+
+        Args:
+            parts: (`inputs` or `teacher_inputs`, modality), not all of them.
+        """
+        self.reading = self.reading.without(parts)
+        self._memory = {part: stored for part, stored in self._memory.items() if part not in parts}
+        self._tokens = {part: stored for part, stored in self._tokens.items() if part not in parts}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,6 +75,31 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
     def sample_id(self) -> NDArray[np.int64]:
         """Content id of each sample."""
         return self.source.samples.sample_id[self.rows]
+
+    def lengths(self, modality: str) -> NDArray[np.int64]:
+        """Tokens of each sample's text, 0 for a text that cannot be read; all are tokenised and kept.
+
+        Raises:
+            ConfigError: If the modality is no text that is read.
+        """
+        part = next((part for part in self._tokens if part[1] == modality), None)
+        if part is None:
+            raise ConfigError(
+                where=f"lengths of {modality!r}",
+                found="no texts of that modality",
+                expected=f"one of {sorted({m for _, m in self._tokens})}",
+                fix="name the modality of the texts, or use another sampling",
+            )
+        store, others = self._tokens[part], {other for other, _ in self.reading.parts()} - {part}
+        for start in range(0, len(self), _BLOCK):
+            block = np.arange(start, min(start + _BLOCK, len(self)))
+            found: dict[int, Any] = {}
+            for position in block[~store.has(block)].tolist():
+                with contextlib.suppress(SampleError):  # told when the sample is read
+                    found[position] = self._prepare(position, 0, others)[part]
+            if found:
+                store.add(np.array(list(found)), list(found.values()))
+        return store.length(self._stands_for if self._stands_for is not None else np.arange(len(self)))
 
     def __getitem__(self, key: BatchKey) -> Batch | DistillError | Substituted:
         try:
@@ -66,11 +112,10 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
 
     def _batch(self, key: BatchKey) -> Batch | Substituted:
         records: list[BadSample] = []
-        if self._memory:
-            assert self._stands_for is not None
+        if self._stands_for is not None:
             assert self._replaced is not None
             at, replaced = self._stands_for[key.positions], self._replaced[key.positions]
-            found = {part: _gather(stored, torch.from_numpy(at)) for part, stored in self._memory.items()}
+            found = {part: self._recalled(part, processor, at) for part, processor in self.reading.parts()}
         else:
             found, at, records = self._read(key)
             replaced = at != key.positions
@@ -93,35 +138,51 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
     def _read(self, key: BatchKey) -> tuple[dict[Part, Inputs], NDArray[np.int64], list[BadSample]]:
         """The collated tensors, the positions that were read in the end, and what was bad."""
         samples, at, records = self._samples(key)
-        return self.reading.collate(samples), at, records
+        found = {
+            part: self._tokens[part].batch(at, _there(part, samples))
+            if part in self._tokens
+            else processor.collate([sample[part] for sample in samples])
+            for part, processor in self.reading.parts()
+        }
+        return found, at, records
 
     def _samples(self, key: BatchKey) -> tuple[list[dict[Part, Any]], NDArray[np.int64], list[BadSample]]:
-        """The prepared samples, the positions that were read in the end, and what was bad."""
-        at, records, samples = key.positions.copy(), [], []
-        for place, position in enumerate(key.positions.tolist()):
+        """The prepared samples without known tokens, the positions read in the end, and what was bad."""
+        at, records = key.positions.copy(), []
+        samples: list[dict[Part, Any]] = [{}] * len(at)
+        for place in self._unread(at):
+            position = int(at[place])
             try:
-                samples.append(self._prepare(position, key.epoch))
+                samples[place] = self._prepare(position, key.epoch)
             except SampleError as error:
                 if not self.reading.substitute:
                     raise
-                at[place], sample = self._substitute(position, key.epoch, error)
-                samples.append(sample)
+                at[place], samples[place] = self._substitute(position, key.epoch, error)
                 instead = self.source.describe(int(self.rows[at[place]]))
                 split, found = self.reading.split, error.found
                 records.append(BadSample(split, key.epoch, key.number, error.where, found, instead))
         return samples, at, records
 
-    def _prepare(self, position: int, epoch: int) -> dict[Part, Any]:
+    def _unread(self, positions: NDArray[np.int64]) -> list[int]:
+        """Places of a batch of which anything has to be read."""
+        if any(part not in self._tokens for part, _ in self.reading.parts()):
+            return list(range(len(positions)))
+        known = np.logical_and.reduce([store.has(positions) for store in self._tokens.values()])
+        return [int(place) for place in np.flatnonzero(~known)]
+
+    def _prepare(self, position: int, epoch: int, known: Collection[Part] = ()) -> dict[Part, Any]:
         """One sample, every modality loaded once and prepared for student and teacher."""
         row = int(self.rows[position])
         self._note(row)
+        known = {*known, *(part for part, store in self._tokens.items() if store.has(position))}
         table = self.source.samples
         there = [modality for modality in self.reading.modalities if table.present[modality][row]]
         return self.reading.prepare(
             there,
             lambda modality: self.source.load(modality, row),
             lambda: self.source.describe(row),
-            View(self.reading.seed, epoch, int(table.sample_id[row])),
+            View(self.reading.seed, self.reading.view_in(epoch), int(table.sample_id[row])),
+            known,
         )
 
     def _substitute(self, position: int, epoch: int, error: SampleError) -> tuple[int, dict[Part, Any]]:
@@ -137,30 +198,40 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
     def _read_all(self) -> None:
         """Collate in blocks, since spectrograms take many times their size while they are computed."""
         everything = np.arange(len(self))
-        self._stands_for = everything.copy()
-        records: list[BadSample] = []
-        texts: dict[Part, list[Any]] = {}  # collated at the end, padded to the longest of all
+        stands_for, records = everything.copy(), []
         for start in range(0, len(self), _BLOCK):
             block = slice(start, start + _BLOCK)
-            samples, self._stands_for[block], bad = self._samples(BatchKey(0, everything[block]))
+            samples, stands_for[block], bad = self._samples(BatchKey(0, everything[block]))
             records += bad
             for part, processor in self.reading.parts():
-                prepared = [sample[part] for sample in samples]
-                if part in texts:
-                    texts[part] += prepared
-                    continue
-                found = processor.collate(prepared)
-                if isinstance(found, dict):
-                    texts[part] = prepared
-                    continue
-                if part not in self._memory:
-                    self._memory[part] = found.new_empty(len(self), *found.shape[1:])
-                self._memory[part][block] = found  # type: ignore[index]
-        for part, processor in self.reading.parts():
-            if part in texts:
-                self._memory[part] = processor.collate(texts[part])
-        self._replaced = self._stands_for != everything
+                new = _there(part, samples)
+                if part not in self._tokens:
+                    self._remember(part, block, processor, list(new.values()))
+                elif new:
+                    self._tokens[part].add(stands_for[block][list(new)], list(new.values()))
+        self._stands_for, self._replaced = stands_for, stands_for != everything
         self.records = tuple(records)
+
+    def _remember(self, part: Part, block: slice, processor: Processor, prepared: list[Any]) -> None:
+        stored = self._memory.get(part)
+        if isinstance(stored, list):
+            stored += prepared
+            return
+        found = processor.collate(prepared)
+        if isinstance(found, dict):
+            self._memory[part] = prepared
+            return
+        if stored is None:
+            stored = self._memory[part] = found.new_empty(len(self), *found.shape[1:])
+        stored[block] = found
+
+    def _recalled(self, part: Part, processor: Processor, at: NDArray[np.int64]) -> Inputs:
+        if part in self._tokens:
+            return self._tokens[part].batch(at)
+        stored = self._memory[part]
+        if isinstance(stored, list):
+            return processor.collate([stored[position] for position in at.tolist()])
+        return stored.index_select(0, torch.from_numpy(at))
 
     def _note(self, row: int) -> None:
         worker = get_worker_info()
@@ -168,13 +239,12 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
             self.watch[worker.id] = row
 
 
+def _there(part: Part, samples: list[dict[Part, Any]]) -> dict[int, Any]:
+    """Place -> a part of the samples that have it."""
+    return {place: sample[part] for place, sample in enumerate(samples) if part in sample}
+
+
 def _forget(target: Tensor, rows: Tensor) -> None:
     """Take the labels of some rows away: a substitute must not be counted twice."""
     unknown = torch.nan if target.is_floating_point() else UNKNOWN if target.ndim == 2 else UNLABELLED
     target[rows] = unknown
-
-
-def _gather(stored: Inputs, at: Tensor) -> Inputs:
-    if isinstance(stored, dict):
-        return {key: value.index_select(0, at) for key, value in stored.items()}
-    return stored.index_select(0, at)

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from lightning_distill.data.annotations import content_ids, weights_of
-from lightning_distill.data.audio import decode_audio
 from lightning_distill.data.content_source import PlacedTable, content_digest
 from lightning_distill.data.hugging_face_tables import (
     choose_columns,
@@ -21,16 +19,20 @@ from lightning_distill.data.hugging_face_tables import (
     split_of,
     text_column,
 )
-from lightning_distill.data.image import decode_image
 from lightning_distill.data.source import SPLITS
 from lightning_distill.data.stream import StreamSample, StreamSource
-from lightning_distill.data.table_source import KNOWN, unreadable
-from lightning_distill.data.targets import MultiLabel, SingleLabel, Target
+from lightning_distill.data.stream_rows import (
+    MEDIA,
+    WEIGHT,
+    check_stream,
+    decoded,
+    stream_classes,
+    stream_samples,
+)
+from lightning_distill.data.targets import SingleLabel, Target
 from lightning_distill.errors import ConfigError, DistillError, ManifestError
 
 _BLOCK: Final = 64
-_BYTES: Final = frozenset({"image", "audio"})
-_WEIGHT: Final = "weight"
 
 
 class HuggingFaceStream(StreamSource):
@@ -59,16 +61,7 @@ class HuggingFaceStream(StreamSource):
         self, path: Any, modalities: dict[str, str], target: Target | None = None, buffer: int = 1000
     ) -> None:
         name = type(self).__name__
-        unknown = next((modality for modality in modalities if modality not in KNOWN), None)
-        if unknown is not None:
-            raise unreadable(name, unknown)
-        if not modalities or buffer < 1:
-            raise ConfigError(
-                where=name,
-                found=f"modalities={modalities}, buffer={buffer}",
-                expected="modality -> column, and a buffer of 1 or more",
-                fix="for example modalities={'text': 'caption'}, buffer=1000",
-            )
+        check_stream(name, modalities, buffer)
         self._trusted = not isinstance(path, str | Path)
         self._name = type(path).__name__ if self._trusted else str(path)
         parts = path if self._trusted else _open(Path(path))
@@ -78,7 +71,7 @@ class HuggingFaceStream(StreamSource):
         features = next(iter(self._parts.values())).features
         self._target = named_target(target or SingleLabel(), features)
         self._parts = {split: self._prepared(split, part) for split, part in self._parts.items()}
-        self.classes = _classes(self._target, name)
+        self.classes = stream_classes(self._target, name)
         self.fingerprint = "" if self._trusted else _files_digest(Path(path))
 
     def _prepared(self, split: str, part: Any) -> Any:
@@ -86,7 +79,7 @@ class HuggingFaceStream(StreamSource):
         if part.features:
             names = [*self._columns.values(), *self._target.columns]
             part = part.select_columns(
-                choose_columns(self._origin(split), list(part.features), names, [_WEIGHT])
+                choose_columns(self._origin(split), list(part.features), names, [WEIGHT])
             )
         return part.with_format("arrow")
 
@@ -117,11 +110,7 @@ class HuggingFaceStream(StreamSource):
 
     def load(self, sample: StreamSample, modality: str) -> Any:
         """Decode an image or a sound; a text is what it is."""
-        raw = sample.raw[modality]
-        if modality not in _BYTES:
-            return raw
-        decode = decode_image if modality == "image" else decode_audio
-        return decode(raw, f"{sample.place}, column {self._columns[modality]!r}", f"the {modality}")
+        return decoded(sample, modality, self._columns[modality])
 
     def _samples(
         self, block: Any, origin: str, features: Mapping[str, Any], start: int
@@ -135,9 +124,9 @@ class HuggingFaceStream(StreamSource):
         raw: dict[str, Sequence[Any]] = {}
         columns: dict[str, Any] = {}
         by_column = {column: modality for modality, column in self._columns.items()}
-        for name in choose_columns(origin, block.column_names, wanted, [_WEIGHT]):
+        for name in choose_columns(origin, block.column_names, wanted, [WEIGHT]):
             modality = by_column.get(name, "")
-            if modality in _BYTES:
+            if modality in MEDIA:
                 cells = [
                     media_bytes(cell.as_py(), f"{place(row)}, column {name!r}", self._trusted)
                     for row, cell in enumerate(block.column(name))
@@ -150,11 +139,7 @@ class HuggingFaceStream(StreamSource):
             if modality:
                 raw[modality] = columns[name].to_pylist()
         table = PlacedTable(self._name, columns, np.arange(start, start + len(block)), place)
-        ids, target = content_ids(table, self._columns), self._target.read(table).values
-        weight = weights_of(table, _WEIGHT).tolist() if _WEIGHT in columns else [None] * len(block)
-        for row in range(len(block)):
-            there = {m: cells[row] for m, cells in raw.items() if cells[row] is not None}
-            yield StreamSample(there, target[row], int(ids[row]), place(row), weight=weight[row])
+        yield from stream_samples(table, self._columns, self._target, raw)
 
 
 def _open(path: Path) -> Mapping[str, Any]:
@@ -193,18 +178,6 @@ def _by_split(parts: Any, origin: str, where: str) -> dict[str, Any]:
     if not found:
         raise ManifestError(where=origin, found="no splits", expected="one or more", fix="correct the path")
     return found
-
-
-def _classes(target: Target, where: str) -> tuple[str, ...]:
-    """The names of the classes, which a stream cannot look for first."""
-    if isinstance(target, SingleLabel | MultiLabel) and target.classes is None:
-        raise ConfigError(
-            where=f"{where}.target.classes",
-            found="none, and no ClassLabel to take them from",
-            expected="the names of all classes, since a stream does not show them in advance",
-            fix=f"for example target=SingleLabel({target.column!r}, classes=['cat', 'dog'])",
-        )
-    return tuple(getattr(target, "classes", None) or target.columns)
 
 
 def _files_digest(folder: Path) -> str:

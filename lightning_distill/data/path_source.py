@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_distill.data.contents import file_digests
 from lightning_distill.data.files import read_bytes
 from lightning_distill.data.index import Index, cached_index
 from lightning_distill.data.table_source import KNOWN, TableLayout, TableSource, unreadable
@@ -30,6 +34,12 @@ class PathSource(TableSource):
     def read(self, modality: str, row: int) -> bytes:
         """The content of the file that a cell names."""
         return read_bytes(self.file(modality, row), self.where(modality, row))
+
+    def cell_contents(self, modality: str, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Where cells are paths, of what the files hold."""
+        if modality not in self.path_modalities:
+            return super().cell_contents(modality, rows)
+        return file_digests(self.root, self.index.cells(modality).take(rows).to_pylist())
 
     def file(self, modality: str, row: int) -> Path:
         """The file that a cell names."""

@@ -51,6 +51,16 @@ class Processor(ABC):
         return False
 
     @property
+    def augments(self) -> bool:
+        """Whether a sample differs from epoch to epoch in training. Default: if anything here could do it."""
+        return self.varies or type(self).augment is not Processor.augment
+
+    @property
+    def identity(self) -> object:
+        """All that evaluation depends on, for `identity_of`. Default: the settings, or else the attributes."""
+        return dict(self.settings) or vars(self)
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """What evaluation depends on, as plain values; recorded with a trained model. Default: nothing."""
         return {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -52,6 +52,8 @@ class Reading:
         split: It is for; the training split is augmented.
         in_memory: Prepare and collate every row once, now; a batch is then one gather a tensor.
         substitute: Put another sample in the place of one that cannot be read, instead of stopping.
+        views: Number of random views a sample has in training, epoch after epoch in turn; None takes a new
+            one every epoch.
     """
 
     processors: Mapping[str, Processor]
@@ -60,6 +62,7 @@ class Reading:
     split: str = "train"
     in_memory: bool = False
     substitute: bool = False
+    views: int | None = None
 
     def parts(self) -> Iterator[tuple[Part, Processor]]:
         """Every tensor of a batch with what makes it."""
@@ -72,13 +75,28 @@ class Reading:
         """Names of all modalities that are read."""
         return tuple(dict.fromkeys(modality for (_, modality), _ in self.parts()))
 
+    def without(self, parts: Collection[Part]) -> Reading:
+        """The same, but for some tensors that are not made any more."""
+        ours = {m: p for m, p in self.processors.items() if ("inputs", m) not in parts}
+        theirs = {m: p for m, p in self.teacher_processors.items() if ("teacher_inputs", m) not in parts}
+        return replace(self, processors=ours, teacher_processors=theirs)
+
     @property
     def train(self) -> bool:
         """Whether samples are augmented."""
         return self.split == "train"
 
+    def view_in(self, epoch: int) -> int:
+        """Number of the random view that an epoch shows."""
+        return epoch % self.views if self.views else epoch
+
     def prepare(
-        self, there: Iterable[str], load: Callable[[str], Any], describe: Callable[[], str], view: View
+        self,
+        there: Iterable[str],
+        load: Callable[[str], Any],
+        describe: Callable[[], str],
+        view: View,
+        known: Collection[Part] = (),
     ) -> dict[Part, Any]:
         """Prepare one sample: each modality is loaded once, for student and teacher.
 
@@ -87,6 +105,7 @@ class Reading:
             load: Loads one of them.
             describe: Says where the sample comes from.
             view: Used in training, unless samples are prepared once.
+            known: What need not be made.
 
         Raises:
             SampleError: If it cannot be loaded or prepared.
@@ -97,6 +116,8 @@ class Reading:
         chosen = view if self.train and not self.in_memory else None
         for part, processor in self.parts():
             modality = part[1]
+            if part in known:
+                continue
             if modality not in there:
                 sample[part] = processor.blank()
                 continue
@@ -121,7 +142,7 @@ class Reading:
         """Augment the tensors, in training, and put everything together."""
         if self.train:
             for part, processor in self.parts():
-                found[part] = processor.augment(found[part], self.seed, epoch, facts.sample_id)
+                found[part] = processor.augment(found[part], self.seed, self.view_in(epoch), facts.sample_id)
         batch: Batch = {
             "inputs": {m: x for (name, m), x in found.items() if name == "inputs"},
             "present": {m: torch.from_numpy(present) for m, present in facts.present.items()},
@@ -131,6 +152,8 @@ class Reading:
         }
         if facts.weight is not None:
             batch["weight"] = torch.from_numpy(facts.weight)
+        if self.train and self.views:
+            batch["view"] = torch.full((len(facts.sample_id),), self.view_in(epoch))
         if self.teacher_processors:
             batch["teacher_inputs"] = {m: x for (name, m), x in found.items() if name == "teacher_inputs"}
         return batch

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from lightning_distill.randomness import generator
+
+_POOL: Final = 50
+"""Steps whose samples are sorted by length together: the more, the less is padded and the less is random."""
 
 
 class BatchKey(NamedTuple):
@@ -49,8 +52,16 @@ class Plan:
 
     extra: Extra | None = None
 
-    def order(self, size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Positions in the data set, as many as it has samples."""
+    def order(self, size: int, seed: int, epoch: int, step: int) -> NDArray[np.int64]:
+        """Positions in the data set, as many as it has samples.
+
+        Args:
+            size: Samples in the data set.
+            seed: Of the run.
+            epoch: Number of the epoch.
+            step: Samples of one step of all ranks. Each `step` of them go into one batch a rank, dealt out in
+                turns; what is left makes the last step.
+        """
         return generator(seed, "order", epoch).permutation(size)
 
 
@@ -67,8 +78,8 @@ class BalancedPlan(Plan):
 
     groups: tuple[NDArray[np.int64], ...] = ()
 
-    def order(self, size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Positions in the data set, as many as it has samples."""
+    def order(self, size: int, seed: int, epoch: int, step: int) -> NDArray[np.int64]:
+        """Classes in turns, whatever the steps."""
         rng = generator(seed, "balanced order", epoch)
         count = len(self.groups)
         rounds = -(-size // count)
@@ -78,6 +89,31 @@ class BalancedPlan(Plan):
             shuffles = [rng.permutation(group) for _ in range(-(-rounds // len(group)))]
             order[turn == at] = np.concatenate(shuffles)[:rounds]
         return order[:size]
+
+
+@dataclass(frozen=True)
+class LengthPlan(Plan):
+    """Every sample once an epoch, those of one step of about the same length, steps in a new order each time.
+
+    The samples of `_POOL` steps, drawn at random, are sorted together. Dealt out in turns, the sorted samples
+    of a step make batches of about the same cost on every rank.
+
+    Attributes:
+        length: Of each sample.
+    """
+
+    length: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def order(self, size: int, seed: int, epoch: int, step: int) -> NDArray[np.int64]:
+        """Steps one after the other, an incomplete one at the end."""
+        rng = generator(seed, "length order", epoch)
+        drawn = rng.permutation(size)
+        pools = np.split(drawn, range(step * _POOL, size, step * _POOL))
+        order = np.concatenate([pool[np.argsort(self.length[pool], kind="stable")] for pool in pools])
+        whole, rest = divmod(size, step)
+        last = step * int(rng.integers(whole + 1)) + np.arange(rest)
+        steps = np.delete(order, last).reshape(whole, step)
+        return np.concatenate([rng.permutation(steps).ravel(), order[last]])
 
 
 class BatchSampler(DistributedSampler[BatchKey]):
@@ -119,22 +155,24 @@ class BatchSampler(DistributedSampler[BatchKey]):
         """This rank's samples of this epoch, in order."""
         order = np.arange(self.size)
         if self.train:
-            order = self.plan.order(self.size, self.seed, self.epoch)
+            order = self.plan.order(self.size, self.seed, self.epoch, self.batch_size * self.world_size)
             order = order[: self.size - self.size % self.world_size]
         return order[self.rank :: self.world_size]
 
     def __len__(self) -> int:
-        size = self.size // self.world_size
-        if not self.train and self.rank < self.size % self.world_size:
-            size += 1
-        return -(-size // self.batch_size)
+        # As many on every rank: a model that is split over ranks is gathered for each batch.
+        most = self.size // self.world_size if self.train else -(-self.size // self.world_size)
+        if self.batch_size == 1 and not self.train:  # nothing to divide
+            most = len(range(self.rank, self.size, self.world_size))
+        return -(-most // self.batch_size)
 
     def __iter__(self) -> Iterator[BatchKey]:
-        positions = self.positions()
+        positions, count = self.positions(), len(self)
         first = self.first[1] if self.epoch == self.first[0] else 0
-        for number in range(first, len(self)):
-            start = number * self.batch_size
-            chosen = positions[start : start + self.batch_size]
+        for number in range(first, count):
+            # A rank with a sample less may have to take its last batch from the one before.
+            start, stop = (min(n * self.batch_size, len(positions) - count + n) for n in (number, number + 1))
+            chosen = positions[start:stop]
             if self.plan.extra is not None:
                 more = self.plan.extra.draw(self.seed, self.epoch, start, self.rank)
                 chosen = np.concatenate([chosen, more])

@@ -61,24 +61,61 @@ def scan(path: Path) -> list[ShardSample]:
             folder, or a name twice.
     """
     samples: dict[str, ShardSample] = {}
+    for key, extension, member in _named(path):
+        _add(path, samples.setdefault(key, ShardSample(key)), extension, member)
+    return list(samples.values())
+
+
+def follow(path: Path) -> Iterator[ShardSample]:
+    """The samples of a tar file, each as soon as its headers have been read.
+
+    Args:
+        path: The file, not compressed.
+
+    Raises:
+        ManifestError: As for `scan`, and if a sample's members do not follow each other.
+    """
+    sample: ShardSample | None = None
+    before: set[str] = set()
+    for key, extension, member in _named(path):
+        if sample is None or sample.key != key:
+            if sample is not None:
+                before.add(sample.key)
+                yield sample
+            if key in before:
+                raise ManifestError(
+                    where=f"{path}, member {member.name!r}",
+                    found="a member of a sample that others have followed",
+                    expected="the members of each sample one after the other",
+                    fix="read it with ShardSource, or write the shard again, sorted by name",
+                )
+            sample = ShardSample(key)
+        _add(path, sample, extension, member)
+    if sample is not None:
+        yield sample
+
+
+def _named(path: Path) -> Iterator[tuple[str, str, Member]]:
+    """Members that belong to a sample, with its name and their extension."""
     with path.open("rb") as file:
         _refuse_compressed(path, file.read(8))
         file.seek(0)
         for member in _members(path, file):
             folder, slash, base = member.name.rpartition("/")
             stem, _, extension = base.partition(".")
-            if not stem or not extension:
-                continue
-            sample = samples.setdefault(folder + slash + stem, ShardSample(folder + slash + stem))
-            other = sample.members.setdefault(extension.lower(), member)
-            if other is not member:
-                raise ManifestError(
-                    where=f"{path}, member {member.name!r}",
-                    found=f"{other.name!r} (byte {other.offset}) and {member.name!r} (byte {member.offset})",
-                    expected="each name once",
-                    fix="write the shard again, without the one or the other",
-                )
-    return list(samples.values())
+            if stem and extension:
+                yield folder + slash + stem, extension.lower(), member
+
+
+def _add(path: Path, sample: ShardSample, extension: str, member: Member) -> None:
+    other = sample.members.setdefault(extension, member)
+    if other is not member:
+        raise ManifestError(
+            where=f"{path}, member {member.name!r}",
+            found=f"{other.name!r} (byte {other.offset}) and {member.name!r} (byte {member.offset})",
+            expected="each name once",
+            fix="write the shard again, without the one or the other",
+        )
 
 
 def _refuse_compressed(path: Path, head: bytes) -> None:

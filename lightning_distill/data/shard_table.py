@@ -83,7 +83,9 @@ def build_index(
             fix="write the shards again",
         )
     kept = {m: column for m, column in layout.modalities.items() if m in paths}
-    columns = _columns(rows, layout, frozenset(kept.values()), read)
+    found, there = read_cells(rows, layout, frozenset(kept.values()), read)
+    refuse_lacking(rows, layout, there)
+    columns = {column: pa.array(texts, pa.large_string()) for column, texts in found.items()}
     line = np.arange(1, len(rows) + 1)
     table = PlacedTable(origin, columns, line, lambda row: str(rows[row]))
     index = index_table(table, layout, paths, lambda table, column: None)
@@ -97,10 +99,24 @@ def build_index(
     return extended(index, cells, numbers)
 
 
-def _columns(rows: Sequence[Row], layout: TableLayout, kept: frozenset[str], read: Read) -> dict[str, Any]:
-    """The columns that are there, each as text; raises if one that must be there is not."""
-    import pyarrow as pa
+def read_cells(
+    rows: Sequence[Row], layout: TableLayout, kept: frozenset[str], read: Read
+) -> tuple[dict[str, list[str | None]], frozenset[str]]:
+    """The columns that must be there, and those of the others that are, each as text.
 
+    Args:
+        rows: At least one.
+        layout: What the extensions mean.
+        kept: Columns of which the digest stands for the content.
+        read: Reads from the shards.
+
+    Returns:
+        Column -> texts, None where a sample lacks it; and all columns these samples have.
+
+    Raises:
+        ManifestError: If a text is wrong.
+        SampleError: If an image or a sound is empty.
+    """
     optional = [column for column in layout.optional if not column.endswith(CHECKSUM)]
     wanted = list(dict.fromkeys([*layout.required, *optional]))
     cells: dict[str, list[str | None]] = {column: [] for column in wanted}
@@ -119,14 +135,23 @@ def _columns(rows: Sequence[Row], layout: TableLayout, kept: frozenset[str], rea
             texts.append(text)
     there = {KEY, SHARD, *keys}.union(*(row.sample.members for row in rows))
     there |= {"split"} if rows[0].split else set()
-    columns = {}
-    for column, texts in cells.items():
-        if there.isdisjoint([column, *column.split(";"), *column.lower().split(";")]):
-            if column in layout.required:
-                raise _lacking(rows, column, there)
-            continue
-        columns[column] = pa.array(texts, pa.large_string())
-    return columns
+    must = frozenset(layout.required)
+    return {c: texts for c, texts in cells.items() if c in must or _is_there(c, there)}, frozenset(there)
+
+
+def refuse_lacking(rows: Sequence[Row], layout: TableLayout, there: frozenset[str]) -> None:
+    """Every column that must be there is, in some sample.
+
+    Raises:
+        ManifestError: If one is not.
+    """
+    for column in layout.required:
+        if not _is_there(column, there):
+            raise _lacking(rows, column, there)
+
+
+def _is_there(column: str, there: Iterable[str]) -> bool:
+    return not {column, *column.split(";"), *column.lower().split(";")}.isdisjoint(there)
 
 
 def _own(row: Row, column: str, exact: bool, read: Read) -> tuple[str | None, bool]:

@@ -72,7 +72,7 @@ class ShardSource(ContentSource):
         layout = TableLayout(
             dict(modalities), target or SingleLabel("cls"), columns, splitter or ColumnSplit(), allow_absent
         )
-        _refuse_pickles(name, layout)
+        refuse_pickles(name, layout)
         found = find_shards(shards, f"{name}.shards")
         self.files = ShardFiles([path for _, path in found])
         places = [(split, *_state(path)) for split, path in found]
@@ -155,7 +155,12 @@ def _state(path: Path) -> tuple[str, int, int, int, int]:
     return str(path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _refuse_pickles(name: str, layout: TableLayout) -> None:
+def refuse_pickles(name: str, layout: TableLayout) -> None:
+    """No column may be an extension of pickles.
+
+    Raises:
+        ConfigError: Names the column.
+    """
     columns = [*layout.required, *layout.columns.required]
     for column in columns:
         if _PICKLES & set(column.lower().split(";")):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_distill.randomness import mixed
 from lightning_distill.structures import labelled_rows
 
 SPLITS: Final = ("train", "val", "test")
@@ -104,6 +105,21 @@ class DataSource(ABC):
         for array in (table.sample_id, table.target, table.split):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    def contents(self, rows: NDArray[np.int64], modalities: Sequence[str]) -> NDArray[np.uint64]:
+        """What these samples hold of some modalities, as hashes: equal hashes, equal samples.
+
+        What a teacher said of a sample is found again by it. Here it is the sample id, which stands for all
+        modalities; a source whose ids do not follow from the content says more.
+
+        Args:
+            rows: Row numbers.
+            modalities: Those that count.
+
+        Returns:
+            uint64 "rows".
+        """
+        return mixed(self.samples.sample_id[rows].astype(np.uint64))
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ class StreamSampler(DistributedSampler[StreamKey]):
 
 
 @dataclass
-class _Cursor:
+class StreamCursor:
     """A walk through an epoch: the process that walks, and how many samples it has passed."""
 
     epoch: int
@@ -117,7 +117,7 @@ class StreamDataset(Dataset[Batch | DistillError | StreamEnd]):
         self.log: BadSampleLog | None = None
         """Where bad samples are recorded."""
         self.records: tuple[BadSample, ...] = ()
-        self._cursor: _Cursor | None = None
+        self._cursor: StreamCursor | None = None
 
     def __getitem__(self, key: StreamKey) -> Batch | DistillError | StreamEnd:
         try:
@@ -141,7 +141,7 @@ class StreamDataset(Dataset[Batch | DistillError | StreamEnd]):
             or (cursor.epoch, cursor.process) != (key.epoch, os.getpid())
             or cursor.at > key.start
         ):
-            cursor = self._cursor = _Cursor(key.epoch, os.getpid(), self._order(key.epoch))
+            cursor = self._cursor = StreamCursor(key.epoch, os.getpid(), self._order(key.epoch))
         cursor.skip(key.start)
         samples = cursor.take(key.stop)
         there = len(samples)

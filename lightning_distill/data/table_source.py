@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_distill.data.annotations import content_ids, domains_of, given_ids, leaks, weights_of
 from lightning_distill.data.audio import decode_audio
+from lightning_distill.data.contents import hash_of_words
 from lightning_distill.data.image import decode_image
 from lightning_distill.data.index import Content, Index, make_index
 from lightning_distill.data.source import SPLITS, DataSource, SampleTable
@@ -21,6 +22,7 @@ from lightning_distill.data.splits import ColumnSplit, Splitter
 from lightning_distill.data.tables import TextTable
 from lightning_distill.data.targets import SingleLabel, Target
 from lightning_distill.errors import ConfigError, Faults, ManifestError, SampleError, nearest
+from lightning_distill.randomness import mixed
 
 KNOWN: Final = ("audio", "image", "text")
 """Modalities that can be read without more ado."""
@@ -128,6 +130,25 @@ class TableSource(DataSource):
         where = self.where(modality, row)
         decode = decode_image if modality == "image" else decode_audio
         return decode(self.checked_bytes(modality, row), where, self.name(modality, row))
+
+    def contents(self, rows: NDArray[np.int64], modalities: Sequence[str]) -> NDArray[np.uint64]:
+        """Hashes of what the cells say, or of what the files hold that they name."""
+        found = np.zeros(len(rows), np.uint64)
+        for modality in sorted(modalities):
+            there = self.samples.present[modality][rows]
+            digest = np.zeros(len(rows), np.uint64)
+            digest[there] = self.cell_contents(modality, rows[there])
+            found = mixed(found ^ digest ^ hash_of_words([modality])[0])
+        return found
+
+    def cell_contents(self, modality: str, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """A hash of what each of these rows holds, none of them empty: of the cell itself.
+
+        Args:
+            modality: One of its modalities.
+            rows: Row numbers.
+        """
+        return hash_of_words(self.index.cells(modality).take(rows).to_pylist())
 
     @abstractmethod
     def read(self, modality: str, row: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Texts: tokenise per batch."""
+"""Texts as tokens: of a Hugging Face tokenizer, or bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from lightning_distill.data.token_processor import TokenProcessor
+from lightning_distill.data.token_processor import TYPE_SHIFT, Padding, TokenProcessor, Tokens
 from lightning_distill.errors import ConfigError
 
 _BYTE_TOKENS = 259
@@ -101,23 +98,38 @@ class TextProcessor(TokenProcessor):
         """The empty text."""
         return ""
 
-    def collate(self, prepared: Sequence[str]) -> dict[str, Tensor]:
-        """`input_ids`, `attention_mask` and, for tokenizers that have them, `token_type_ids`.
+    @cached_property
+    def padding(self) -> Padding:
+        """That of the tokenizer."""
+        tokenizer = self.tokenizer
+        kind = tokenizer.pad_token_type_id if "token_type_ids" in tokenizer.model_input_names else None
+        return Padding(tokenizer.pad_token_id, kind, tokenizer.padding_side == "left")
 
-        Returns:
-            Each int64 "batch tokens".
+    @cached_property
+    def typed(self) -> bool:
+        """Whether tokens of single texts have other types than 0.
+
+        Tokenizers give types by the place a token has in a template, so one text tells.
         """
-        tokenizer, texts = self.tokenizer, list(prepared)
-        rows = self._encoded(texts) if tokenizer.is_fast else self._encoded_slowly(texts)
-        length = np.array([len(row) for row in rows["input_ids"]])
-        pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-        at = np.arange(max(length.max(), 1))
-        if tokenizer.padding_side == "left":
-            at = at[::-1]
-        real = at < length[:, None]
-        tokens = {key: _padded(rows[key], real, pads[key]) for key in rows}
-        mask = torch.from_numpy((at < np.maximum(length, 1)[:, None]).astype(np.int64))
-        return tokens | {"attention_mask": mask}
+        return self.padding.type is not None and any(self.tokenizer("a")["token_type_ids"])
+
+    @cached_property
+    def id_type(self) -> type[np.unsignedinteger[Any]]:
+        """uint16 where all ids fit and types are 0."""
+        if self.typed:
+            return np.uint32
+        return np.uint16 if max(self.tokenizer.get_vocab().values()) < 2**16 else np.uint32
+
+    def tokens(self, prepared: Sequence[str]) -> Tokens:
+        """Tokens of some texts, special ones included."""
+        texts = list(prepared)
+        rows = self._encoded(texts) if self.tokenizer.is_fast else self._encoded_slowly(texts)
+        length = np.fromiter(map(len, rows["input_ids"]), np.int64, len(texts))
+        ids = np.fromiter(chain.from_iterable(rows["input_ids"]), self.id_type, int(length.sum()))
+        if self.typed:
+            types = np.fromiter(chain.from_iterable(rows["token_type_ids"]), np.uint32, len(ids))
+            ids |= types << TYPE_SHIFT
+        return Tokens(ids, length)
 
     def _encoded(self, texts: list[str]) -> dict[str, list[list[int]]]:
         """By the Rust tokenizer itself, which spares the conversions of `transformers`."""
@@ -134,7 +146,7 @@ class TextProcessor(TokenProcessor):
             if len(ids) == self.max_length
         ]
         self.count_cuts(sum(bool(encoding.overflowing) for encoding in full), len(texts))
-        if "token_type_ids" in tokenizer.model_input_names:
+        if self.typed:
             rows["token_type_ids"] = [encoding.type_ids for encoding in found]
         return rows
 
@@ -151,17 +163,15 @@ class TextProcessor(TokenProcessor):
         return rows
 
 
-def _padded(rows: list[list[int]], real: NDArray[np.bool_], pad: int) -> Tensor:
-    out = np.full(real.shape, pad, np.int64)
-    out[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(real.sum()))
-    return torch.from_numpy(out)
-
-
 class ByteTextProcessor(TokenProcessor):
     """Bytes as tokens (UTF-8): no vocabulary, any language, nothing to load.
 
     The tokens are those of ByT5: 0 pads, 1 ends the text, 3 + byte otherwise; 259 in all. No text can stand
     for a special token: `</s>` is four bytes.
+
+    >>> processor = ByteTextProcessor()
+    >>> processor.collate([processor.prepare("ab"), processor.blank()])["input_ids"].tolist()
+    [[100, 101, 1], [1, 0, 0]]
 
     Args:
         max_length: Tokens after which a text is cut, its end token counted.
@@ -193,19 +203,21 @@ class ByteTextProcessor(TokenProcessor):
         """The empty text."""
         return b""
 
-    def collate(self, prepared: Sequence[bytes]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, int64 "batch tokens", padded to the longest of the batch.
+    @property
+    def padding(self) -> Padding:
+        """0 after the text."""
+        return Padding(0)
 
-        >>> processor = ByteTextProcessor()
-        >>> processor.collate([processor.prepare("ab"), processor.blank()])["input_ids"].tolist()
-        [[100, 101, 1], [1, 0, 0]]
-        """
+    @property
+    def id_type(self) -> type[np.unsignedinteger[Any]]:
+        """uint16."""
+        return np.uint16
+
+    def tokens(self, prepared: Sequence[bytes]) -> Tokens:
+        """Tokens of some texts, with the end token of each."""
         self.count_cuts(sum(len(text) == self.max_length for text in prepared), len(prepared))
         texts = [text[: self.max_length - 1] for text in prepared]
-        length = np.array([len(text) for text in texts])
-        column = np.arange(length.max() + 1)
-        ids = np.zeros((len(texts), len(column)), np.int64)
-        ids[column < length[:, None]] = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) + 3
-        ids[np.arange(len(texts)), length] = 1
-        mask = (column <= length[:, None]).astype(np.int64)
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        length = np.fromiter(map(len, texts), np.int64, len(texts)) + 1
+        ids = np.frombuffer(b"\0".join(texts) + b"\0", np.uint8).astype(np.uint16) + np.uint16(3)
+        ids[np.cumsum(length) - 1] = 1
+        return Tokens(ids, length)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.structures import Batch
-from lightning_distill.teachers.base import Teacher, TeacherGroup
+from lightning_distill.teachers.base import Teacher
+from lightning_distill.teachers.group_base import TeacherGroup
 
 
 class AveragedTeacher(TeacherGroup):

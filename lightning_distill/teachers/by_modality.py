@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_distill.structures import Batch, ModelOutput
-from lightning_distill.teachers.base import Teacher, TeacherGroup
+from lightning_distill.teachers.base import Teacher
+from lightning_distill.teachers.group_base import TeacherGroup
 
 
 class ModalityTeachers(TeacherGroup):

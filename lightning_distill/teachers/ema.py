@@ -36,6 +36,8 @@ class EmaTeacher(ModelTeacher):
     warm-up is that of the authors' code. There, student and teacher also see different noise.
     """
 
+    changes = True
+
     def __init__(self, decay: float = 0.999, warmup: bool = True) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
 from lightning_distill.errors import TeacherError, nearest
 from lightning_distill.structures import Batch, ModelOutput
-from lightning_distill.teachers.base import Teacher
+from lightning_distill.teachers.base import Teacher, TeacherWrapper
 
 
-class ClassesByName(Teacher):
+class ClassesByName(TeacherWrapper):
     """Puts a teacher's logits into the student's order, by the names of the classes.
 
     Logits of classes the student does not have are dropped: a softmax is then over the student's classes.
@@ -32,7 +31,7 @@ class ClassesByName(Teacher):
     def __init__(
         self, teacher: Teacher, classes: Sequence[str], names: Mapping[str, str] | None = None
     ) -> None:
-        self.teacher = teacher
+        super().__init__(teacher)
         wanted = [(names or {}).get(name, name) for name in classes]
         known = teacher.classes
         odd = [name for name in names or {} if name not in classes]
@@ -51,7 +50,6 @@ class ClassesByName(Teacher):
                 fix="give `names`: student's name -> teacher's name; or give the teacher its `classes`",
             )
         self.num_classes, self.classes = len(wanted), tuple(classes)
-        self.requirements, self.preprocessing = teacher.requirements, teacher.preprocessing
         self._order = torch.tensor([known.index(name) for name in wanted])
 
     def __call__(self, batch: Batch) -> ModelOutput:
@@ -59,31 +57,3 @@ class ClassesByName(Teacher):
         output = self.teacher(batch)
         logits = output.logits
         return replace(output, logits=logits.index_select(1, self._order.to(logits.device)))
-
-    def to(self, device: torch.device) -> None:
-        """Move the teacher."""
-        self.teacher.to(device)
-
-    def tensors(self) -> Iterator[Tensor]:
-        """The teacher's."""
-        return self.teacher.tensors()
-
-    def read_layers(self, names: Sequence[str]) -> None:
-        """Ask the teacher."""
-        self.teacher.read_layers(names)
-
-    def begin(self, student: nn.Module) -> None:
-        """Tell the teacher."""
-        self.teacher.begin(student)
-
-    def after_step(self, student: nn.Module, step: int) -> None:
-        """Tell the teacher."""
-        self.teacher.after_step(student, step)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The teacher's."""
-        return self.teacher.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Give it to the teacher."""
-        self.teacher.load_state_dict(state)

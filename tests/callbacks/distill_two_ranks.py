@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,8 @@ class Reporting(Plain):
         Path(f"{self.stem}_{self.global_rank}.json").write_text(json.dumps(report))
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     for processes in (1, 2):
         for accumulate in (1, 2):
             torch.manual_seed(1)

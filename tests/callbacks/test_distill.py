@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,11 @@ from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.losses import LogitKD
 from lightning_distill.teachers import FrozenTeacher
 from tests.builders import make_data, make_model, make_trainer, same_bits, weights_of
+from tests.callbacks.distill_two_ranks import main
 from tests.callbacks.distilled import Following, make_distill, make_teacher
 from tests.callbacks.foreign import Plain, loader, vectors
-
-ROOT = Path(__file__).parents[2]
+from tests.callbacks.without_library import sum_of_the_head
+from tests.processes import needs_fork, run_apart
 
 
 def fit(folder: Path, module: LightningModule, *callbacks: Callback, data: Any = None, **options: Any) -> Any:
@@ -132,28 +130,15 @@ def test_a_resumed_run_equals_one_that_went_on(tmp_path: Path, teacher: Any) -> 
         assert whole.teacher.steps == resumed.teacher.steps == pytest.approx(0.8)
 
 
-LOAD = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "lightning_distill":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocked())
-from tests.callbacks.foreign import Plain
-module = Plain.load_from_checkpoint(sys.argv[1], strict=True)
-print(float(module.head.weight.detach().double().sum()))
-"""
-
-
+@needs_fork
 def test_the_checkpoint_loads_without_this_library(tmp_path: Path) -> None:
     module, teacher = Plain(), make_teacher()
     fit(tmp_path, module, make_distill(teacher), Checkpoints(tmp_path), enable_checkpointing=True)
     path = tmp_path / "step=4.ckpt"
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    run_apart(sum_of_the_head, path, tmp_path / "sum")
+    assert float((tmp_path / "sum").read_text()) == pytest.approx(
+        float(module.head.weight.detach().double().sum())
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout) == pytest.approx(float(module.head.weight.detach().double().sum()))
     saved = torch.load(path, weights_only=True)
     assert set(saved["state_dict"]) == set(module.state_dict())
     kept = _tensors(saved["callbacks"]["Distill['kd', 'hint']"])
@@ -277,11 +262,9 @@ def test_a_teacher_whose_answer_is_not_understood(tmp_path: Path) -> None:
         fit(tmp_path, ReadsBatch(), make_distill(hint=False), data=make_data())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
+@needs_fork
 def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.callbacks.distill_two_ranks", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_apart(main, tmp_path)
     for accumulate in (1, 2):
         one, first, second = (
             json.loads((tmp_path / f"{accumulate}_{n}_{rank}.json").read_text())

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,10 @@ from lightning_distill.callbacks import GradualUnfreezing
 from lightning_distill.errors import ConfigError
 from tests.builders import make_data, make_trainer, same_bits, weights_of
 from tests.callbacks.foreign import Plain, loader
+from tests.callbacks.unfreezing_two_ranks import main
 from tests.module.parts import make_module, supervised
+from tests.processes import needs_fork, run_apart
 
-ROOT = Path(__file__).parents[2]
 SCHEDULE = {1: ["encoders.a"], 2: ["encoders.b.norm"], 3: ["encoders.b"]}
 
 
@@ -101,11 +99,9 @@ def test_schedules_that_cannot_be(schedule: dict[int, list[str]]) -> None:
         GradualUnfreezing(schedule)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
+@needs_fork
 def test_two_processes_stay_alike(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.callbacks.unfreezing_two_ranks", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_apart(main, tmp_path)
     one, first, second = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("1_0", "2_0", "2_1"))
     assert first == second
     assert first == pytest.approx(one, rel=1e-4, abs=1e-6)

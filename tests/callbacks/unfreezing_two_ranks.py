@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -27,16 +26,16 @@ class Reporting(Plain):
         Path(f"{self.stem}_{self.global_rank}.json").write_text(json.dumps(Steps.flat(self).tolist()))
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
     for processes in (1, 2):
         torch.manual_seed(1)
         trainer = make_trainer(
-            Path(sys.argv[1]),
+            folder,
             max_epochs=3,
             devices=processes,
             strategy="auto" if processes == 1 else "ddp_fork",
             use_distributed_sampler=False,
             callbacks=[GradualUnfreezing({1: ["features"]})],
         )
-        trainer.fit(Reporting(f"{sys.argv[1]}/{processes}"), Shared())
+        trainer.fit(Reporting(f"{folder}/{processes}"), Shared())

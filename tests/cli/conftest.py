@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-import lightning_distill.cli  # noqa: F401 - Lightning's log handler keeps the stream it is imported under
+import lightning_distill.cli.command  # noqa: F401 - Lightning's log handler keeps its stream
 from lightning_distill.__main__ import main
 
 Config = dict[str, Any]
@@ -101,7 +104,36 @@ def small_config() -> Config:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Project:
     """The folder, entered."""
     monkeypatch.chdir(tmp_path)
-    rows = [f"{'ab'[i % 2] * 3}{i},{'xy'[i % 2]},{SPLITS[i // 2 % 4]}" for i in range(64)]
-    Path("table.csv").write_text("\n".join(["text,label,split", *rows]) + "\n")
-    Path("small.yaml").write_text(yaml.safe_dump(small_config(), sort_keys=False))
+    write_project(tmp_path)
     return Project(tmp_path, capfd)
+
+
+def write_project(folder: Path) -> None:
+    """The table and the config."""
+    rows = [f"{'ab'[i % 2] * 3}{i},{'xy'[i % 2]},{SPLITS[i // 2 % 4]}" for i in range(64)]
+    (folder / "table.csv").write_text("\n".join(["text,label,split", *rows]) + "\n")
+    (folder / "small.yaml").write_text(yaml.safe_dump(small_config(), sort_keys=False))
+
+
+def train_once(folder: Path, config: str) -> Path:
+    """The run `a` of a config in that folder, by the real command line."""
+    with contextlib.chdir(folder):
+        assert main(["fit", "--config", config, "--run", "a"]) == 0
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)
+    return folder / "a"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the small config, for tests to copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_project(folder)
+    return train_once(folder, "small.yaml")
+
+
+@pytest.fixture
+def trained(project: Project, trained_run: Path) -> Project:
+    """A project with the run `a`."""
+    shutil.copytree(trained_run, "a")
+    return project

@@ -32,8 +32,8 @@ def epochs(run: str) -> int:
         return sum(bool(row["val/loss"]) for row in csv.DictReader(file))
 
 
-def test_a_new_learning_rate_beats_the_checkpoints(project: Project) -> None:
-    assert project.fit("--run", "a") == 0
+def test_a_new_learning_rate_beats_the_checkpoints(trained: Project) -> None:
+    project = trained
     words = ("--ckpt_path", "a/checkpoints/last.ckpt", "--trainer.max_epochs", "3")
     changes = ("--model.optimizer.lr", "0.5", "--model.optimizer.betas", "[0.5,0.9]")
     assert project.fit("--run", "b", *words, *changes) == 0, project.err

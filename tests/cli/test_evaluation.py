@@ -11,13 +11,6 @@ import pytest
 from tests.cli.conftest import Project
 
 
-@pytest.fixture
-def trained(project: Project) -> Project:
-    """A project with the run `a`."""
-    assert project.fit("--run", "a") == 0, project.err
-    return project
-
-
 def test_a_run_is_all_that_test_and_validate_need(trained: Project, caplog: pytest.LogCaptureFixture) -> None:
     before = set(Path().rglob("*"))
     assert trained.run("test", "--run", "a") == 0, trained.err

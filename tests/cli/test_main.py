@@ -63,7 +63,7 @@ def test_help_of_a_command(project: Project) -> None:
 
 @pytest.mark.parametrize("word", ["fti", "--config", "training"])
 def test_unknown_command(project: Project, word: str) -> None:
-    commands = "fit, validate, test, predict, init, doctor, evaluate, knowledge, assess, born-again, demo"
+    commands = "fit, validate, test, predict, list, init, doctor, evaluate, cache, knowledge, assess, born-again, demo"
     assert commands in project.fails(word)
 
 

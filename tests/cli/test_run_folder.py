@@ -57,8 +57,7 @@ def test_the_saved_config_is_complete_and_makes_the_same_run(project: Project) -
     assert Path("a/config.yaml").read_text() == Path("b/config.yaml").read_text()
 
 
-def test_checkpoints_hold_plain_things_only(project: Project) -> None:
-    assert project.fit("--run", "a") == 0, project.err
+def test_checkpoints_hold_plain_things_only(trained: Project) -> None:
     for name in ("best", "last"):
         checkpoint = torch.load(f"a/checkpoints/{name}.ckpt", weights_only=True)
         assert checkpoint["state_dict"]
@@ -79,10 +78,9 @@ def test_the_student_is_that_of_the_best_checkpoint(project: Project) -> None:
         assert torch.equal(tensor, best["state_dict"][f"student.{name}"])
 
 
-def test_a_folder_in_use_is_refused_in_one_line_that_says_what_to_do(project: Project) -> None:
-    assert project.fit("--run", "a") == 0
+def test_a_folder_in_use_is_refused_in_one_line_that_says_what_to_do(trained: Project) -> None:
     before = files("a")
-    paragraph = project.fails("fit", "--config", "small.yaml", "--run", "a")
+    paragraph = trained.fails("fit", "--config", "small.yaml", "--run", "a")
     assert "--resume auto" in paragraph
     assert "--overwrite" in paragraph
     assert files("a") == before
@@ -159,22 +157,21 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(project: Project) -
     assert len(env["before"]) == 1
 
 
-def test_best_survives_a_move(project: Project) -> None:
-    assert project.fit("--run", "a") == 0
+def test_best_survives_a_move(trained: Project) -> None:
     Path("b").mkdir()
     Path("a").rename("b/moved")
     best = Path("b/moved/checkpoints/best.ckpt").read_bytes()
     words = ("--trainer.max_epochs", "3", "--model.optimizer.lr", "50")
-    assert project.run("fit", "--run", "b/moved", "--resume", "auto", *words) == 0, project.err
+    assert trained.run("fit", "--run", "b/moved", "--resume", "auto", *words) == 0, trained.err
     assert Path("b/moved/checkpoints/best.ckpt").read_bytes() == best
 
 
-def test_resume_needs_something_to_go_on_with(project: Project) -> None:
+def test_resume_needs_something_to_go_on_with(trained: Project) -> None:
+    project = trained
     resume = ("fit", "--config", "small.yaml", "--resume", "auto")
     assert "no checkpoints/last.ckpt" in project.fails(*resume, "--run", "nowhere", code=4)
     assert "without --run" in project.fails(*resume)
     assert "no config.yaml" in project.fails("fit", "--run", "nowhere", "--resume", "auto")
-    assert project.fit("--run", "a", "--trainer.max_epochs", "1") == 0
     both = ("--run", "a", "--ckpt_path", "a/checkpoints/last.ckpt")
     assert "--resume and --ckpt_path" in project.fails(*resume, *both)
     assert "--resume and --overwrite" in project.fails(*resume, "--run", "a", "--overwrite")

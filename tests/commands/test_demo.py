@@ -8,15 +8,22 @@ from pathlib import Path
 import pytest
 
 from lightning_distill.__main__ import main
+from lightning_distill.commands.demo import jobs
 from lightning_distill.commands.demo.constants import CLIP_GRID
 from lightning_distill.commands.demo.records import Result
 from lightning_distill.commands.demo.results import gap_closed, standard_error, story_rows
+from tests.processes import context, needs_fork
 
 KINDS = ("source-only", "scratch", "distilled", "distilled + clip", "ceiling")
 
 
+@needs_fork
 @pytest.mark.slow
-def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_writes_all_it_promises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Workers that import everything anew cost more than all their trainings here.
+    monkeypatch.setattr(jobs, "get_context", lambda method: context())
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--steps", "4", "--seeds", "0"]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["report.html", "summary.json", "summary.png"]

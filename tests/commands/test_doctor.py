@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from lightning_distill.data import ManifestSource
-from tests.cli.conftest import SPLITS, Config, Project, module, project
+from tests.cli.conftest import SPLITS, Config, Project, module, project, trained, trained_run
 
-__all__ = ["project"]
+__all__ = ["project", "trained", "trained_run"]
 
 
 class Dying(ManifestSource):
@@ -125,9 +125,8 @@ def test_memory_is_what_parameters_and_adam_take(doctor: Doctor) -> None:
     assert f"optimizer state {8 * count / 1e6:.1f} MB" in told
 
 
-def test_the_config_of_a_run_and_settings_on_the_line(doctor: Doctor) -> None:
+def test_the_config_of_a_run_and_settings_on_the_line(doctor: Doctor, trained: Project) -> None:
     project = doctor.project
-    assert project.fit("--run", "a") == 0, project.err
     assert project.run("doctor", "--run", "a", "--samples", "10", "--workers", "0") == 0, project.err
     assert "10 of 64 samples read" in project.out
     assert "val/acc" in doctor("--checkpoint.monitor", "val/acc", code=2)
@@ -263,8 +262,7 @@ def test_a_teacher_that_cannot_read_some_samples(doctor: Doctor) -> None:
     assert "row 3" in told
 
 
-def test_a_sound_teacher(doctor: Doctor) -> None:
-    assert doctor.project.fit("--run", "a") == 0
+def test_a_sound_teacher(doctor: Doctor, trained: Project) -> None:
     told = doctor(change=with_teacher)
     assert "0 errors, 0 warnings" in told
     assert re.search(r"teacher 0\.\d MB", told)

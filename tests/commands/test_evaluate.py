@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cli.conftest import SPLITS, Project, module, project, small_config
+from tests.cli.conftest import SPLITS, Project, module, project, small_config, train_once
 
 __all__ = ["project"]
 
@@ -24,8 +25,8 @@ def cells(i: int) -> list[str]:
     return [f"{'ab'[i % 2] * 3}{i}", picture, "" if i % 10 == 5 else "xy"[i % 2], SPLITS[i // 2 % 4]]
 
 
-def write_table(rows: list[list[str]]) -> None:
-    Path("table.csv").write_text("\n".join(["text,image,label,split", *map(",".join, rows)]) + "\n")
+def write_table(rows: list[list[str]], folder: Path = Path()) -> None:
+    (folder / "table.csv").write_text("\n".join(["text,image,label,split", *map(",".join, rows)]) + "\n")
 
 
 def with_images() -> dict[str, Any]:
@@ -39,15 +40,23 @@ def with_images() -> dict[str, Any]:
     return config
 
 
-@pytest.fixture
-def trained(project: Project) -> Project:
-    """A project with the run `a`, of text and images."""
-    write_table([cells(i) for i in range(ROWS)])
+@pytest.fixture(scope="module")
+def two_modalities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run `a`, of text and images, for tests to copy."""
+    folder = tmp_path_factory.mktemp("two")
+    write_table([cells(i) for i in range(ROWS)], folder)
     for i in range(ROWS):
         picture = np.random.default_rng(i).integers(0, 256, (8, 8, 3)) // (1 + i % 2)
-        cv2.imwrite(f"{i}.png", picture.astype(np.uint8))
-    Path("two.yaml").write_text(yaml.safe_dump(with_images(), sort_keys=False))
-    assert project.fit("--run", "a", config="two.yaml") == 0, project.err
+        cv2.imwrite(str(folder / f"{i}.png"), picture.astype(np.uint8))
+    (folder / "two.yaml").write_text(yaml.safe_dump(with_images(), sort_keys=False))
+    train_once(folder, "two.yaml")
+    return folder
+
+
+@pytest.fixture
+def trained(project: Project, two_modalities: Path) -> Project:
+    """A project with the run `a`, of text and images."""
+    shutil.copytree(two_modalities, ".", dirs_exist_ok=True)
     return project
 
 

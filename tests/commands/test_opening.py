@@ -1,26 +1,17 @@
-"""Configs with short class names, in a process that has imported nothing else."""
+"""Configs with short class names, in a process that has imported no other part of the library."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.commands.opening_alone import open_config
+from tests.processes import needs_fork, run_apart
 
-CODE = """
-from pathlib import Path
-from lightning_distill.commands.opening import data_and_task, distillation_config
-path = Path("configs/experiment/digits_distill_image.yaml")
-data, task = data_and_task(distillation_config(path), path)
-print(type(data).__name__, type(data.source).__name__, type(task).__name__)
-"""
+CONFIG = Path(__file__).parents[2] / "configs" / "experiment" / "digits_distill_image.yaml"
 
 
-def test_classes_may_be_named_without_their_path() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.split() == ["ImageTextAudioDataModule", "Digits", "Classification"], done.stderr[
-        -2000:
-    ]
+@needs_fork
+def test_classes_may_be_named_without_their_path(tmp_path: Path) -> None:
+    run_apart(open_config, CONFIG, tmp_path / "found")
+    found = (tmp_path / "found").read_text().split()
+    assert found == ["ImageTextAudioDataModule", "Digits", "Classification"]

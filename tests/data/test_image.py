@@ -332,6 +332,32 @@ def test_nothing_aliases_where_a_side_shrinks_by_less_than_half(height: int, wid
     assert np.abs(found - np.interp(centres, np.arange(width), ramp[0]))[inner].max() < 2
 
 
+@pytest.mark.parametrize(("height", "width"), [(80, 88), (110, 96), (150, 100), (149, 128), (140, 145)])
+def test_shrinking_is_near_to_pillows_and_far_from_plain_interpolation(height: int, width: int) -> None:
+    """Pillow's bilinear resize, which torchvision's `antialias` copies, on white noise, the worst."""
+    noise = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    wanted = np.asarray(Image.fromarray(noise).resize((64, 64), Image.Resampling.BILINEAR)).astype(float)
+
+    def error(found: NDArray[np.uint8]) -> float:
+        return float(np.sqrt(np.mean((found - wanted) ** 2)))
+
+    plain = error(np.asarray(cv2.resize(noise, (64, 64), interpolation=cv2.INTER_LINEAR)))
+    areas = error(np.asarray(cv2.resize(noise, (64, 64), interpolation=cv2.INTER_AREA)))
+    found = error(ImageProcessor(64).prepare(noise).permute(1, 2, 0).numpy())
+    assert found < 0.6 * plain
+    assert found < 1.3 * areas
+
+
+def test_a_batch_is_made_of_whole_planes_whatever_it_is_made_of() -> None:
+    processor = ImageProcessor(8)
+    picture = np.random.default_rng(4).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    prepared = [processor.prepare(picture), processor.blank(), processor.prepare(picture[:, :, 0])]
+    batch = processor.collate(prepared)
+    assert batch.is_contiguous()
+    assert torch.equal(batch, torch.stack(prepared))
+    assert (batch[0].permute(1, 2, 0).numpy() == picture).all()
+
+
 def test_I7_lines_of_one_pixel() -> None:
     line = np.full((1, 10_000, 3), 50, np.uint8)
     for raw in (line, line.transpose(1, 0, 2), line[:, :1]):

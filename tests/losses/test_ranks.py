@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lightning_distill.losses import Overhaul
-from tests.losses.two_ranks import gradients
+from tests.losses.two_ranks import gradients, main
+from tests.processes import needs_fork, run_apart
 from tests.shelves import concrete
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
+pytestmark = needs_fork
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "tests.losses.two_ranks", str(folder)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_apart(main, folder)
     return [json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)]
 
 

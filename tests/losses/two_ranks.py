@@ -1,7 +1,5 @@
 """Gradients of every term from two processes with half the batch each; run by `test_ranks.py`.
 
-    python -m tests.losses.two_ranks FOLDER
-
 Also imported by it, to find the same gradients in one process with the whole batch.
 """
 
@@ -10,7 +8,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,5 +78,5 @@ def work(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    torch.multiprocessing.start_processes(work, (Path(sys.argv[1]),), nprocs=2, start_method="fork")
+def main(folder: Path) -> None:
+    torch.multiprocessing.start_processes(work, (folder,), nprocs=2, start_method="fork")

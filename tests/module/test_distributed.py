@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.module.two_ranks import main
+from tests.processes import needs_fork, run_apart
 
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
+pytestmark = needs_fork
 
 
 def run(folder: Path, scenario: str) -> list[Any]:
     """What each rank reports."""
-    command = [sys.executable, "-m", "tests.module.two_ranks", str(folder), scenario]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_apart(main, folder, scenario)
     return [json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,3 @@ def main(folder: Path, scenario: str) -> None:
         # As "labels": a metric whose state is a list must not wait for the rank that has none.
         data = make_data(TargetSource(several(unknown=range(28, 40))))
         trainer.fit(supervised(task=Multilabel()), data)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])

@@ -16,18 +16,22 @@ from torch import nn
 from lightning_distill.knowledge_writing import write_knowledge
 from lightning_distill.teachers import (
     AveragedTeacher,
+    CachedTeacher,
     ClassesByName,
     ConfidentTeacher,
     EmaTeacher,
     ForeignTeacher,
     FrozenTeacher,
+    HalfPrecisionTeacher,
     ModalityTeachers,
+    PlacedTeacher,
+    ShardedTeacher,
     StoredTeacher,
     Teacher,
     TimmTeacher,
     TransformersTeacher,
 )
-from tests.builders import CLASSES, DIMS, make_batch, make_model, same_bits
+from tests.builders import CLASSES, DIMS, make_batch, make_data, make_model, same_bits
 from tests.shelves import concrete
 from tests.teachers.test_foreign import save_classifier
 
@@ -41,6 +45,11 @@ def make_teacher(cls: Any) -> Teacher:
 
 def folder_of(save: Callable[[Path], Path]) -> Path:
     return save(Path(mkdtemp(dir=os.environ["LIGHTNING_DISTILL_CACHE"])) / "model")
+
+
+def opened(teacher: CachedTeacher) -> Teacher:
+    teacher.open(make_data(views=1), ["train"])
+    return teacher
 
 
 def begun() -> Teacher:
@@ -77,6 +86,12 @@ MADE: dict[Any, Callable[[], Teacher]] = {
     ModalityTeachers: lambda: ModalityTeachers({"a": frozen("a"), "b": frozen("b")}),
     StoredTeacher: lambda: StoredTeacher(folder_of(stored)),
     ClassesByName: lambda: ClassesByName(frozen(), CLASSES[::-1]),
+    CachedTeacher: lambda: opened(
+        CachedTeacher(frozen, Path(mkdtemp(dir=os.environ["LIGHTNING_DISTILL_CACHE"])))
+    ),
+    HalfPrecisionTeacher: lambda: HalfPrecisionTeacher(frozen(), agreement=0.0),
+    PlacedTeacher: lambda: PlacedTeacher(frozen(), "cpu"),
+    ShardedTeacher: lambda: ShardedTeacher(frozen()),
 }
 """How to make one of each; a new teacher is added here."""
 ALL = ("a", "b", "image", "text")

@@ -100,7 +100,7 @@ def _batches(data: MultimodalDataModule) -> tuple[int | None, Iterator[tuple[Bat
     # reading single ones; here another one takes their place.
     reading = Reading(data.processors, data.teacher_processors, data.seed, "train", substitute=True)
     dataset: Any = data.make_dataset(rows, reading)
-    plan = data.sampling.plan(data.source.samples, rows)
+    plan = data.sampling.plan(data.source.samples, rows, dataset.lengths)
     sampler = BatchSampler(len(dataset), data.batch_size, data.seed, True, plan=plan)
     return len(sampler), _timed(dataset[key] for key in islice(sampler, _BATCHES))
 

@@ -10,8 +10,8 @@ import jsonargparse
 from lightning.pytorch import LightningDataModule, Trainer
 
 from lightning_distill.commands.doctor.findings import Findings
+from lightning_distill.commands.making import make, own_mistake
 from lightning_distill.data import MultimodalDataModule, Processor
-from lightning_distill.errors import ConfigError, DistillError
 from lightning_distill.module import DistillationModule
 from lightning_distill.teachers import Teacher
 
@@ -58,35 +58,6 @@ def make_parts(config: Config, findings: Findings) -> Parts:
     return parts
 
 
-def make(kind: type, key: str, spec: Config) -> Any:
-    """An instance from `class_path` and `init_args`.
-
-    Raises:
-        DistillError: Whatever keeps it from being made.
-    """
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, key, fail_untyped=False)
-    try:
-        return getattr(parser.instantiate(parser.parse_object({key: spec})), key)
-    except Exception as error:  # a constructor may raise anything; parsers wrap it
-        raise _ours(error, key) from error
-
-
-def _ours(error: BaseException, key: str) -> DistillError:
-    cause: BaseException | None = error
-    first = error
-    while cause is not None:
-        if isinstance(cause, DistillError):
-            return cause
-        first, cause = cause, cause.__cause__ or cause.__context__
-    return ConfigError(
-        where=key,
-        found=f"{type(first).__name__}: {first}",
-        expected="settings that it can be made with",
-        fix="correct the setting that the message names",
-    )
-
-
 def _trainer(config: Config) -> Trainer:
     """Without what writes files."""
     silent = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -96,7 +67,7 @@ def _trainer(config: Config) -> Trainer:
         spec = {**config, **silent, "enable_model_summary": False}
         trainer: Trainer = parser.instantiate(parser.parse_object({"trainer": spec})).trainer
     except Exception as error:  # Lightning raises many kinds for a device that is not there
-        raise _ours(error, "trainer") from error
+        raise own_mistake(error, "trainer") from error
     return trainer
 
 

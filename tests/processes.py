@@ -20,11 +20,13 @@ import pytest
 HEAVY = ("torch", "lightning.pytorch.cli", "transformers", "timm", "wandb", "pyarrow", "scipy", "cv2")
 """What the library and the tests import, without the library."""
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its processes by fork")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its second process by fork")
 
 
 def context() -> Any:
-    """Starts processes with the heavy imports done and without this library."""
+    """Starts processes with the heavy imports done and without this library; new ones where there is no fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(list(HEAVY))
     return found

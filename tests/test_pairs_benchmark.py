@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import context, needs_fork
+from tests.processes import context
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-pytestmark = [
-    needs_fork,
-    pytest.mark.skipif(
-        "LIGHTNING_DISTILL_DATA" not in os.environ,
-        reason="LIGHTNING_DISTILL_DATA does not name the real data",
-    ),
-]
-
-
 OPTIONS = ("--seeds", "1", "--workers", "1", "--steps", "4", "--sets", "1")
+
+pytestmark = pytest.mark.skipif(
+    "LIGHTNING_DISTILL_DATA" not in os.environ, reason="LIGHTNING_DISTILL_DATA does not name the real data"
+)
 
 
 @pytest.mark.data

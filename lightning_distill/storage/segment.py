@@ -64,16 +64,23 @@ def make_header(name: int, space: int, record: int) -> NDArray[Any]:
         space: What all its records depend on, hashed.
         record: Bytes of a record.
     """
-    header = np.zeros((), HEADER)
+    header = np.zeros(1, HEADER)
     header["magic"], header["format"], header["record"] = _MAGIC, FORMAT, record
     header["block"], header["name"], header["space"] = block_rows(record), name, space
-    header["check"] = entry_check(header, name)
+    header["check"] = entry_checks(header, name)
     return header
 
 
-def entry_check(entry: NDArray[Any], name: int) -> int:
-    """Checksum of an entry or a header, without its last 8 bytes."""
-    return xxhash.xxh3_64_intdigest(entry.tobytes()[:-8], name)
+def entry_checks(entries: NDArray[Any], name: int) -> NDArray[np.uint64]:
+    """XXH3-64 of entries or headers, each without its last 8 bytes, which hold it.
+
+    Args:
+        entries: "entries".
+        name: The segment's, which seeds the checksum.
+    """
+    raw, size = memoryview(entries.tobytes()), entries.itemsize
+    found = (xxhash.xxh3_64_intdigest(raw[at : at + size - 8], name) for at in range(0, len(raw), size))
+    return np.fromiter(found, np.uint64, len(entries))
 
 
 def payload_check(data: Any, name: int, number: int) -> int:
@@ -160,18 +167,15 @@ class Segment:
 
     def _sound(self, entries: NDArray[Any]) -> NDArray[Any]:
         size = os.path.getsize(self.path) if len(entries) else 0
-        sound = np.ones(len(entries), np.bool_)
-        for number, entry in enumerate(entries):
-            count = int(entry["count"])
-            if int(entry["check"]) != entry_check(entry, self.name) or int(entry["number"]) != number:
-                self._report(Damage(self.index, number, _NO_KEYS, "a damaged entry of the index"))
-            elif (number * self.rows_a_block + count) * self.record > size:
-                keys = entry["keys"][:count]
-                self._report(Damage(self.path, number, keys, f"a file that ends after {size:,} bytes"))
-            else:
-                continue
-            sound[number] = False
-        return entries[sound]
+        numbers = np.arange(len(entries))
+        whole = (entry_checks(entries, self.name) == entries["check"]) & (entries["number"] == numbers)
+        end = (numbers * self.rows_a_block + entries["count"]) * self.record
+        for number in np.flatnonzero(~whole):
+            self._report(Damage(self.index, int(number), _NO_KEYS, "a damaged entry of the index"))
+        for number in np.flatnonzero(whole & (end > size)):
+            keys = entries[number]["keys"][: entries[number]["count"]]
+            self._report(Damage(self.path, int(number), keys, f"a file that ends after {size:,} bytes"))
+        return entries[whole & (end <= size)]
 
     def _report(self, damage: Damage) -> None:
         if not self._lenient:

@@ -50,7 +50,7 @@ class RecordStore:
                     self._segments[index.name] = segment
             except FileNotFoundError:
                 continue  # mended away, or its records are not there yet
-        self._order: NDArray[np.int64] | None = None
+        self._sorted: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return sum(segment.count for segment in self._segments.values())
@@ -61,21 +61,34 @@ class RecordStore:
         Args:
             keys: Any number of them.
         """
-        if self._order is None:
+        if self._sorted is None:
             self._sort()
-        assert self._order is not None
-        if not len(self._keys):
-            return np.full(len(keys), MISSING, np.int64)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._order[at], MISSING)
+        assert self._sorted is not None
+        found = np.full(len(keys), MISSING, np.int64)
+        wanted = keys & ~self._low
+        at = np.searchsorted(self._sorted, wanted)
+        left = np.arange(len(keys))
+        while len(left):
+            # Nearly always one turn: a key that begins with the same bits may stand before the right one.
+            left = left[at[left] < len(self._sorted)]
+            there = self._sorted[at[left]]
+            left, there = left[same := (there & ~self._low) == wanted[left]], there[same]
+            number = (there & self._low).astype(np.int64)
+            right = self._keys[number] == keys[left]
+            found[left[right]] = self._places[number[right]]
+            left = left[~right]
+            at[left] += 1
+        return found
 
     def _sort(self) -> None:
-        found = [segment.keyed() for segment in self._segments.values()]
-        keys = np.concatenate([keys for keys, _ in found]) if found else np.empty(0, np.uint64)
-        places = [rows + (number << _SEGMENT) for number, (_, rows) in enumerate(found)]
-        order = np.argsort(keys)
-        self._keys = keys[order]
-        self._order = np.concatenate(places)[order] if found else np.empty(0, np.int64)
+        """Sort the first bits of each key together with its number: much faster than to sort by an order."""
+        pairs = [segment.keyed() for segment in self._segments.values()]
+        self._keys = np.concatenate([keys for keys, _ in pairs]) if pairs else np.empty(0, np.uint64)
+        places = [rows + (number << _SEGMENT) for number, (_, rows) in enumerate(pairs)]
+        self._places = np.concatenate(places) if pairs else np.empty(0, np.int64)
+        self._low = np.uint64((1 << len(self._keys).bit_length()) - 1)
+        self._sorted = (self._keys & ~self._low) | np.arange(len(self._keys), dtype=np.uint64)
+        self._sorted.sort()
 
     def take(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Records, copied.

@@ -13,7 +13,13 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_distill.storage.segment import block_rows, entry_check, entry_dtype, make_header, payload_check
+from lightning_distill.storage.segment import (
+    block_rows,
+    entry_checks,
+    entry_dtype,
+    make_header,
+    payload_check,
+)
 
 _COMMIT_AFTER: Final = 15.0
 """Seconds after which what was added is committed: so much work at most is lost with the power."""
@@ -38,7 +44,7 @@ class SegmentWriter:
         self._buffer = np.empty((self._rows, record), np.uint8)
         self._keys = np.zeros(self._rows, np.uint64)
         self._filled, self._number = 0, 0
-        self._waiting: list[NDArray[np.void]] = []
+        self._waiting: list[bytes] = []
         self._committed = time.monotonic()
         self._data: IO[bytes] | None = None
         self._index: IO[bytes] | None = None
@@ -90,11 +96,11 @@ class SegmentWriter:
         if self._data.tell() != self._number * self._rows * self._record:
             self._data.seek(self._number * self._rows * self._record)  # the block before was not full
         _write_all(self._data, rows.data.cast("B"))
-        entry = np.zeros((), entry_dtype(self._rows))
-        entry["number"], entry["count"], entry["keys"][: len(keys)] = self._number, len(keys), keys
+        entry = np.zeros(1, entry_dtype(self._rows))
+        entry["number"], entry["count"], entry["keys"][0, : len(keys)] = self._number, len(keys), keys
         entry["payload"] = payload_check(rows.data, self._name, self._number)
-        entry["check"] = entry_check(entry, self._name)
-        self._waiting.append(entry)
+        entry["check"] = entry_checks(entry, self._name)
+        self._waiting.append(entry.tobytes())
         self._number += 1
 
     def _open(self) -> None:
@@ -119,7 +125,7 @@ class SegmentWriter:
         os.fsync(self._data.fileno())
         end = self._index.tell()
         try:
-            _write_all(self._index, memoryview(b"".join(entry.tobytes() for entry in self._waiting)))
+            _write_all(self._index, memoryview(b"".join(self._waiting)))
             os.fsync(self._index.fileno())
         except OSError:
             with contextlib.suppress(OSError):

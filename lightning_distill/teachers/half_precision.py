@@ -96,7 +96,8 @@ class HalfPrecisionTeacher(TeacherWrapper):
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
     def _compare(self, half: Tensor, full: Tensor) -> None:
-        share = float((half.argmax(dim=1) == full.argmax(dim=1)).float().mean())
+        same = (half.argmax(dim=1) == full.argmax(dim=1)) & half.isfinite().all(dim=1)
+        share = float(same.float().mean())
         difference = float((half - full).abs().max())
         said = f"the same class for {share:.1%} of {len(half)} samples, logits at most {difference:.2g} apart"
         if not share >= self.agreement:

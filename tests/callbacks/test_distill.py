@@ -130,7 +130,6 @@ def test_a_resumed_run_equals_one_that_went_on(tmp_path: Path, teacher: Any) -> 
         assert whole.teacher.steps == resumed.teacher.steps == pytest.approx(0.8)
 
 
-@needs_fork
 def test_the_checkpoint_loads_without_this_library(tmp_path: Path) -> None:
     module, teacher = Plain(), make_teacher()
     fit(tmp_path, module, make_distill(teacher), Checkpoints(tmp_path), enable_checkpointing=True)

@@ -12,12 +12,11 @@ from lightning_distill.commands.demo import jobs
 from lightning_distill.commands.demo.constants import CLIP_GRID
 from lightning_distill.commands.demo.records import Result
 from lightning_distill.commands.demo.results import gap_closed, standard_error, story_rows
-from tests.processes import context, needs_fork
+from tests.processes import context
 
 KINDS = ("source-only", "scratch", "distilled", "distilled + clip", "ceiling")
 
 
-@needs_fork
 @pytest.mark.slow
 def test_demo_writes_all_it_promises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.commands.opening_alone import open_config
-from tests.processes import needs_fork, run_apart
+from tests.processes import run_apart
 
 CONFIG = Path(__file__).parents[2] / "configs" / "experiment" / "digits_distill_image.yaml"
 
 
-@needs_fork
 def test_classes_may_be_named_without_their_path(tmp_path: Path) -> None:
     run_apart(open_config, CONFIG, tmp_path / "found")
     found = (tmp_path / "found").read_text().split()

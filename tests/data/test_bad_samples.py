@@ -26,6 +26,12 @@ from tests.module.parts import make_module
 BAD = (5, 17)
 
 
+@pytest.fixture(autouse=True)
+def _short_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that hangs is ended soon, not after torch's five seconds."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+
+
 class Broken(VectorSource):
     """Some rows cannot be read."""
 

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -32,7 +31,7 @@ from lightning_distill.data.media_paths import check_media
 from lightning_distill.data.table_folder import read_folder
 from lightning_distill.data.tables import LONGEST_CELL, TextTable, read_table
 from lightning_distill.errors import ConfigError, DistillError, ManifestError, SampleError
-from tests.processes import needs_fork, run_apart
+from tests.processes import run_apart
 
 TEXT, IMAGE = {"text": "text"}, {"image": "image"}
 ROWS = "text,label\na,x\nb,y\n"
@@ -292,10 +291,11 @@ def measure(path: Path, answer: Path) -> None:
 
 
 def peak() -> float:
+    import resource  # not everywhere
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@needs_fork
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_M11_a_million_rows_and_a_wide_cell(tmp_path: Path, suffix: str) -> None:

@@ -70,6 +70,13 @@ def test_two_processes_train_as_one(name: str, ranks: list[Any], alone: Any) -> 
         assert rank[name]["clips"] == (2 if "resumed" in name else 4)  # once an optimizer step
 
 
+def test_a_split_student_whose_encoders_are_frozen(ranks: list[Any], tmp_path: Path) -> None:
+    """Then no encoder's output tells FSDP that a backward pass has begun; only the student's own does."""
+    expected = train(tmp_path, 16, frozen=True)
+    for rank in ranks:
+        assert_close(rank["split, frozen"], expected)
+
+
 @pytest.mark.parametrize("name", SPLIT)
 def test_no_process_holds_the_student_whole(name: str, ranks: list[Any]) -> None:
     first, second = (rank[name]["shares"] for rank in ranks)

@@ -62,46 +62,52 @@ def make_teacher() -> FrozenTeacher:
     return FrozenTeacher(make_plain("a", "b"))
 
 
-def train(folder: Path, size: int, sharded: bool = False, split: bool = False, **options: Any) -> Any:
-    """The student's weights, and the calls of the clip rule.
+def train(
+    folder: Path,
+    size: int,
+    sharded: bool = False,
+    split: bool = False,
+    folders: bool = False,
+    frozen: bool = False,
+    resume: Path | None = None,
+    **options: Any,
+) -> Any:
+    """What becomes of a student, and how often the clip rule was called.
 
     Args:
         folder: To write to.
         size: Samples a batch and process.
         sharded: Whether the teacher is.
         split: Whether the student is.
+        folders: Whether the checkpoints of a split student are.
+        frozen: Whether only what follows the encoders is trained.
+        resume: Checkpoint to go on from.
         options: For the trainer.
     """
-    resume, last = options.pop("ckpt_path", None), options.pop("callbacks", [])
     teacher: Teacher = make_teacher()
     if sharded:
         teacher = ShardedTeacher(teacher, "float32", ["encoders"])
     seed_everything(3, verbose=False)
-    module = DistillationModule(
-        make_plain("a"),
-        teacher,
-        {"kd": LogitKD(), "follow": Follow()},
-        clip_rule=(rule := Spy()),
-        optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.5),
-    )
+    student, follow = make_plain("a"), {} if frozen else {"follow": Follow()}
+    student.encoders.requires_grad_(not frozen)
+    sgd = partial(torch.optim.SGD, lr=0.1, momentum=0.5)
+    rule = Spy()
     rule.rule = ValueClip(0.02)
+    terms = {"kd": LogitKD(), **follow}
+    module = DistillationModule(student, teacher, terms, clip_rule=rule, optimizer=sgd)
     if split:
-        folders = options.pop("folders", False)
         options["strategy"] = ModelParallelStrategy(2, 1, save_distributed_checkpoint=folders)
-    trainer = make_trainer(folder, **({"max_epochs": 2} | options), callbacks=last)
-    # 17 validation samples: one process has one more than two batches of 4.
+    trainer = make_trainer(folder, **({"max_epochs": 2} | options))
+    # Of 17 validation samples one process has one more than fills its batches.
     data = make_data(VectorSource(32, 17), batch_size=size)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
-    weights = {name: whole(x).flatten().tolist() for name, x in module.state_dict().items() if x.numel()}
     told = trainer.callback_metrics.items()
-    metrics = {name: float(x) for name, x in told if name.startswith(("val/", "clip/"))}
-    shares = [p.to_local().numel() / p.numel() for p in module.student.parameters() if split]
     return {
-        "weights": weights,
+        "weights": {n: whole(x).flatten().tolist() for n, x in module.state_dict().items() if x.numel()},
         "clips": len(rule.calls),
         "steps": trainer.global_step,
-        "metrics": metrics,
-        "shares": shares,
+        "metrics": {name: float(x) for name, x in told if name.startswith(("val/", "clip/"))},
+        "shares": [p.to_local().numel() / p.numel() for p in module.student.parameters() if split],
     }
 
 
@@ -164,7 +170,8 @@ def work(rank: int, folder: Path, port: str) -> None:
         callbacks = [keep, StudentExport(kept / "student", config())]
         saving: dict[str, Any] = {"enable_checkpointing": True, "callbacks": callbacks}
         found[name] = train(folder, 8, sharded=True, split=True, folders=folders, **saving, **two)
-        found[f"{name}, resumed"] = train(folder, 8, split=True, ckpt_path=kept / "epoch=0.ckpt", **two)
+        found[f"{name}, resumed"] = train(folder, 8, split=True, resume=kept / "epoch=0.ckpt", **two)
+    found["split, frozen"] = train(folder, 8, split=True, frozen=True, **two)
     found["split, accumulated"] = train(folder, 4, split=True, accumulate_grad_batches=2, **two)
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
 

@@ -34,6 +34,22 @@ def test_any_order_and_repeats(tmp_path: Path) -> None:
     assert (store.take(store.locate(wanted)) == rows_of(wanted)).all()
 
 
+def test_keys_that_begin_alike(tmp_path: Path) -> None:
+    """More than the sorted bits can tell apart."""
+    keys = np.concatenate(
+        [np.arange(300, dtype=np.uint64), np.arange(300, dtype=np.uint64) << np.uint64(56)]
+    )[1:]
+    writer = SegmentWriter(tmp_path, SPACE, RECORD)
+    writer.add(keys, rows_of(keys))
+    writer.close()
+    store = opened(tmp_path)
+    first = np.unique(keys, return_index=True)[1]
+    places = store.locate(keys)
+    assert (store.take(places) == rows_of(keys)).all()
+    assert len(np.unique(places)) == len(first)
+    assert (store.locate(keys + np.uint64(2**40)) == MISSING).all()
+
+
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     store = opened(tmp_path / "none")
     assert len(store) == 0
@@ -159,7 +175,8 @@ def _write_within_a_limit(folder: Path, blocks: int) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.lists(st.integers(1, 5), max_size=3).map(tuple), st.sampled_from(["float32", "float16", "bfloat16"])
+            st.lists(st.integers(1, 5), max_size=3).map(tuple),
+            st.sampled_from(["float32", "float16", "bfloat16"]),
         ),
         min_size=1,
         max_size=4,

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint types bench docs clean
+.PHONY: install demo test lint types bench bench-learning docs clean
 
 install: .venv/installed
 
@@ -25,15 +25,17 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# One thread each; figures are ratios of CPU times. What takes longer stands apart.
+BENCHMARKS := step cache images texts sounds manifest startup losses value_clip
+LEARNING := human_speech mfh pairs
+
 bench: install
-	$(BIN)/python benchmarks/human_speech.py --out benchmarks/results
-	$(BIN)/python benchmarks/value_clip.py --out benchmarks/results
-	$(BIN)/python benchmarks/manifest.py --out benchmarks/results
-	$(BIN)/python benchmarks/data_loading.py --out benchmarks/results
-	$(BIN)/python benchmarks/startup.py --out benchmarks/results/startup.json
-	$(BIN)/python benchmarks/losses.py --out benchmarks/results
-	$(BIN)/python benchmarks/mfh.py --out benchmarks/results/mfh.json
-	$(BIN)/python benchmarks/pairs.py --out benchmarks/results
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; done
+	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/planning.py
+
+bench-learning: install
+	for name in $(LEARNING); do $(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; done
 
 docs: install
 	$(BIN)/python -m pytest --doctest-modules lightning_distill

@@ -1,12 +1,12 @@
 """The store under the cache of a teacher's answers: gathering, writing, opening.
 
-Gathering 256 of 200,000 records of 1,044 bytes (522 float16) at random places is compared with
-`index_select` on the same array in memory, with `index_select` on a plain memory map, and with tensordict's memory map
-where it is installed. Writing is compared with writing the same bytes to a plain file, both until the disk has
-them.Opening a million records is timed as it is, checks of every entry of the index among it; the first look-up
-sorts the keys and stands apart.
-
     python benchmarks/cache.py --out FILE
+
+256 of 200,000 records of 1,044 bytes (522 float16) are gathered at random places: by the store, by
+`index_select` on the same array in memory and on a plain memory map, and by tensordict's memory map where that
+is installed (one thread, CPU time). Writing is compared with writing the same bytes to a plain file, both until
+the disk has them, by the clock on the wall and by CPU time. Opening a million records checks every entry of the
+index; the first look-up sorts the keys.
 """
 
 from __future__ import annotations
@@ -18,44 +18,26 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
 import json
-import platform
 import shutil
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import turns
 
 from lightning_distill.storage import RecordStore, SegmentWriter
 
 SPACE, RECORDS, WIDTH, BATCH = 1, 200_000, 522, 256
 RECORD = 2 * WIDTH
 ROUNDS, CALLS = 15, 300
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": round(median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
-
-
-def interleaved(
-    variants: dict[str, Callable[[int], object]], calls: int, rounds: int
-) -> dict[str, list[float]]:
-    """Microseconds of CPU a call, every variant in every round, the order rotated."""
-    names, found = list(variants), {name: list[float]() for name in variants}
-    for turn in range(rounds):
-        at = turn % len(names)
-        for name in names[at:] + names[:at]:
-            start = time.process_time()
-            for call in range(calls):
-                variants[name](call)
-            found[name].append((time.process_time() - start) / calls * 1e6)
-    return found
 
 
 def keys_of(count: int, seed: int = 0) -> Any:
@@ -100,37 +82,47 @@ def gather(folder: Path) -> dict[str, Any]:
             folder / "plain", torch.float16, torch.Size([RECORDS, WIDTH])
         )
         variants["tensordict"] = lambda n: theirs[wanted[n]]
-    found = interleaved(variants, CALLS, ROUNDS)
-    over = {name: [a / b for a, b in zip(t, found["memory"], strict=True)] for name, t in found.items()}
     assert (store.take(asked[0]) == rows[picks[0]]).all()
+    found = turns.cpu_seconds({name: _calls(variant) for name, variant in variants.items()}, ROUNDS)
+    each = {name: [1e6 * t / CALLS for t in seconds] for name, seconds in found.items()}
     return {
-        "microseconds": {name: spread(values) for name, values in found.items()},
-        "over_memory": {name: spread(values) for name, values in over.items() if name != "memory"},
+        "microseconds": {name: turns.spread(values) for name, values in each.items()},
+        "over_memory": {name: turns.ratio(values, each["memory"]) for name, values in each.items()},
     }
+
+
+def _calls(variant: Callable[[int], object]) -> Callable[[], object]:
+    return lambda: [variant(call) for call in range(CALLS)]
 
 
 def writing(folder: Path) -> dict[str, Any]:
     rows = np.random.default_rng(2).integers(0, 255, (RECORDS, RECORD), dtype=np.uint8)
     keys = keys_of(RECORDS)
-    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
-    for turn in range(9):
-        for name in ("plain", "ours") if turn % 2 else ("ours", "plain"):
+
+    def plain(target: Path) -> None:
+        target.mkdir()
+        with (target / "file").open("wb", buffering=0) as file:
+            for at in range(0, RECORDS, BATCH):
+                file.write(rows[at : at + BATCH].data)
+            os.fsync(file.fileno())
+
+    ways = {"plain": plain, "ours": lambda target: write(target, keys, rows)}
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(11):
+        for name in list(ways)[:: 1 if turn % 2 else -1]:
             target = folder / f"written {name}"
-            start = time.perf_counter()
-            if name == "ours":
-                write(target, keys, rows)
-            else:
-                target.mkdir()
-                with (target / "file").open("wb", buffering=0) as file:
-                    for at in range(0, RECORDS, BATCH):
-                        file.write(rows[at : at + BATCH].data)
-                    os.fsync(file.fileno())
-            seconds[name].append(time.perf_counter() - start)
+            start, worked = time.perf_counter(), time.process_time()
+            ways[name](target)
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - worked)
             shutil.rmtree(target)
-    speed = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
-    megabytes = RECORDS * RECORD / 1e6
-    told = {name: spread([megabytes / s for s in values]) for name, values in seconds.items()}
-    return {"megabytes_per_second": told, "speed_over_plain": spread(speed)}
+    speed = {name: turns.spread([RECORDS * RECORD / 1e6 / s for s in found]) for name, found in wall.items()}
+    return {
+        "megabytes_per_second": speed,
+        "speed_over_plain": turns.ratio(wall["plain"], wall["ours"]),
+        "cpu_seconds": {name: turns.spread(found) for name, found in cpu.items()},
+    }
 
 
 def opening(folder: Path) -> dict[str, Any]:
@@ -154,9 +146,9 @@ def opening(folder: Path) -> dict[str, Any]:
             store.locate(keys[:BATCH])
             sorted_.append((time.perf_counter() - start) * 1e3)
         found[f"{record} bytes a record"] = {
-            "open_ms": spread(opened),
-            "first_look_up_ms": spread(sorted_),
-            "sum_ms": spread([a + b for a, b in zip(opened, sorted_, strict=True)]),
+            "open_ms": turns.spread(opened),
+            "first_look_up_ms": turns.spread(sorted_),
+            "sum_ms": turns.spread([a + b for a, b in zip(opened, sorted_, strict=True)]),
         }
         shutil.rmtree(path)
     return found
@@ -175,16 +167,8 @@ def main() -> None:
             "gather": gather(Path(folder)),
             "write": writing(Path(folder)),
             "open": opening(Path(folder)),
-            "setting": {
-                "records": RECORDS,
-                "bytes_a_record": RECORD,
-                "batch": BATCH,
-                "rounds": ROUNDS,
-                "calls_a_round": CALLS,
-                "torch": version("torch"),
-                "numpy": version("numpy"),
-                "machine": platform.machine(),
-            },
+            "setting": {"records": RECORDS, "bytes_a_record": RECORD, "batch": BATCH, "rounds": ROUNDS},
+            "about": turns.about(["numpy", "torch", "tensordict", "xxhash"]),
         }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

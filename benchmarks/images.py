@@ -3,10 +3,10 @@
     python benchmarks/images.py --out benchmarks/results/images.json
 
 The peers are `cv2.imdecode` alone, which nothing that decodes can go below, and torchvision's ImageFolder
-with transforms v2. All read the same files in one run, one thread, process CPU time, in rotated order; a ratio
-is the median over the rounds, with the least and the largest. Without `--images` the photographs are made:
-smooth fields with texture and noise, 500 x 375, about 100 kB each. Without torchvision its row is left out,
-with a word.
+with transforms v2. All read the same files in one run, one thread, process CPU time, in rotated order; a
+ratio is the median over the rounds, with the least and the largest. Without `--images` the photographs are
+made: smooth fields with texture and noise, 500 x 375, about 100 kB each. Without torchvision its row is left
+out, with a word.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 A CSV of about 110 MB with four text columns is written to a temporary folder and read once. Then opening it
 again takes turns with reading the same file by pyarrow (median of the rounds, with the least and the
-largest). Workers are forked, as a DataLoader forks them, and read every 10th row of the training split through
-the data set with processors that keep nothing; what a worker adds is the growth of its private memory (`Private_Dirty` in /proc/self/smaps_rollup) over one that reads a batch.
+largest). Workers are forked, as a DataLoader forks them, and read every 10th row of the training split
+through the data set, with processors that keep nothing; what a worker adds is the growth of its private
+memory (`Private_Dirty` in /proc/self/smaps_rollup) over one that reads a batch.
 
     python benchmarks/manifest.py --out benchmarks/results/manifest.json
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/planning.py
 
-rewrites what stands between the two markers in docs/planning.md. Sizes of records are what the library makes
-of such answers; times of images and speeds of the cache come from benchmarks/results/images.json and cache.json.
-The arithmetic of the models, the speed of the device and the size of a photograph are options: there was no GPU
-here to measure on.
+rewrites what stands between the markers in docs/planning.md. Sizes of records are what the library makes of
+such answers; times of images and speeds of the cache come from images.json and cache.json in
+benchmarks/results. The arithmetic of the models, the speed of the device and the size of a photograph are
+options: there was no GPU here to measure on.
 """
 
 from __future__ import annotations
@@ -71,13 +71,14 @@ def sizes() -> str:
 def devices(options: argparse.Namespace, image_us: float) -> str:
     useful = options.tflops * 1e12 * options.utilisation
     teacher, student = options.teacher_gflop * 1e9 / useful, 3 * options.student_gflop * 1e9 / useful
-    million = 1e6 / 3600
-    rows = [["a million samples", "1"] + [f"{x:.2f}" for x in (teacher * million, student * million)]]
-    rows[0] += ["", "", f"{image_us:.2f}".rstrip("0") and f"{image_us / 3600:.2f}"]
-    for name, count, epochs in SETS:
+    rows = []
+    for name, count, epochs in (("a million samples", 1_000_000, 1), *SETS):
         once, each = count * teacher / 3600, count * student / 3600
         online, cached = epochs * (once + each), once + epochs * each
-        told = [f"{x:,.0f}" for x in (once, epochs * each, online, cached, count * epochs * image_us / 3.6e9)]
+        told = [
+            f"{x:,.2f}" if x < 10 else f"{x:,.0f}"
+            for x in (once, epochs * each, online, cached, count * epochs * image_us / 3.6e9)
+        ]
         rows.append([name, str(epochs), *told])
     head = ["", "epochs", "teacher once", "student", "online", "from the cache", "core hours of images"]
     return markdown(head, rows)
@@ -92,7 +93,8 @@ def rates(options: argparse.Namespace, image_us: float) -> str:
         answers, images = student * record, student * options.photograph
         network = 8 * 8 * (answers + images) / 1e9
         rows.append([name, amount(answers) + "/s", amount(images) + "/s", f"{network:.1f} Gbit/s"])
-    note = f"{student:,.0f} samples a second and device keep {student * image_us / 1e6:.1f} cores busy with images."
+    cores = student * image_us / 1e6
+    note = f"{student:,.0f} samples a second and device keep {cores:.1f} cores busy with images."
     head = ["kept in fp16", "answers, a device", "photographs, a device", "network, 8 devices"]
     return f"{markdown(head, rows)}\n\n{note}"
 

@@ -4,7 +4,8 @@
 
 The peers are one batched `torch.stft` without any bands, and the Whisper and AST extractors of transformers.
 All take the same clips, 64 at a time, in one run, one thread, process CPU time, in rotated order; a ratio is
-the median over the rounds, with the least and the largest. The clips are noise; what they hold changes no cost.
+the median over the rounds, with the least and the largest. The clips are noise, which
+changes no cost.
 """
 
 from __future__ import annotations

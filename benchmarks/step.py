@@ -233,14 +233,15 @@ def seeding() -> dict[str, float]:
 def measured(rounds: int, folder: Path) -> dict[str, Any]:
     with patch("lightning_distill.module.seed_step", lambda *_: None):
         extra = {n: step_extra.added(n, 3 * rounds, folder) for n in step_extra.TERMS}
-    times = parts.in_turns(variants(folder), rounds)
+    turns = parts.in_turns(variants(folder), rounds, steps=10)
+    times = {name: found.mean(axis=1) for name, found in turns.items()}
     compared = {name: told(times[a] / times[b]) for name, (a, b) in (RATIOS | MORE).items()}
     return {
         "ratios": {name: compared[name]["median"] for name in RATIOS}
-        | {"extra_us_per_step": max(told(values)["median"] for values in extra.values())},
+        | {"extra_us_per_step": max(values["median"] for values in extra.values())},
         "compared": compared,
         "ms_per_step": {name: told(values) for name, values in times.items()},
-        "extra_us_per_step": {f"{n} terms": told(values) for n, values in extra.items()},
+        "extra_us_per_step": {f"{n} terms": values for n, values in extra.items()},
         "seeding_us": seeding(),
     }
 
@@ -259,12 +260,12 @@ def main(words: Sequence[str] | None = None) -> int:
         report = measured(options.rounds, Path(folder))
     report["machine"] = {
         "processor": platform.processor() or platform.machine(),
-        "bfloat16_instructions": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "bfloat16_instructions": torch.cpu._is_avx512_bf16_supported(),
         "threads": 1,
     }
     names = ("torch", "lightning", "torchdistill", "torchvision", "lightning-distill")
     report["versions"] = {name: version(name) for name in names}
-    report["rounds"], report["steps_a_round"] = options.rounds, parts.STEPS * parts.TURNS
+    report["rounds"], report["steps_a_round"] = options.rounds, parts.ROUND
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(

@@ -26,8 +26,8 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import View
 
 BATCH, CLASSES, RATE, TEMPERATURE, ALPHA = 64, 10, 0.01, 4.0, 0.5
-STEPS, TURNS = 10, 5
-"""Steps a turn, and turns a round: one log entry of the default `log_every_n_steps` lies in each round."""
+ROUND = 50
+"""Steps a round: one log entry of the default `log_every_n_steps` lies in each."""
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -245,16 +245,16 @@ def fitting(
 
 
 def in_turns(
-    variants: Mapping[str, Callable[[Callable[[], None]], None]], rounds: int
+    variants: Mapping[str, Callable[[Callable[[], None]], None]], rounds: int, steps: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of CPU a step, one number a round: each training in a thread of its own, one at a time.
+    """Milliseconds of CPU a step, "rounds turns": each training in a thread of its own, one at a time.
 
     Who begins changes with each turn. The first round warms up.
     """
     go = {name: threading.Semaphore(0) for name in variants}
     found = {name: list[float]() for name in variants}
     back, failed = threading.Semaphore(0), list[BaseException]()
-    turns = (rounds + 1) * TURNS
+    turns = (rounds + 1) * ROUND // steps
 
     def train(name: str) -> None:
         count, start = 0, 0.0
@@ -262,8 +262,8 @@ def in_turns(
         def step_done() -> None:
             nonlocal count, start
             count += 1
-            if count % STEPS == 0:
-                found[name].append((time.thread_time() - start) / STEPS * 1e3)
+            if count % steps == 0:
+                found[name].append((time.thread_time() - start) / steps * 1e3)
                 if len(found[name]) == turns:
                     raise Done
                 back.release()
@@ -290,4 +290,4 @@ def in_turns(
             back.acquire()
             if failed:
                 raise failed[0]
-    return {name: np.array(times).reshape(-1, TURNS).mean(axis=1)[1:] for name, times in found.items()}
+    return {name: np.array(times).reshape(rounds + 1, -1)[1:] for name, times in found.items()}

@@ -161,11 +161,15 @@ def all_can_be_read(batch: Batch, readers: Mapping[str, Sequence[str]]) -> None:
         batch: On any device; looked at on the CPU only, since elsewhere that would cost a synchronisation.
         readers: "student" and "teacher" -> modalities.
     """
+    whole: set[str] = set()  # student and teacher mostly share what no sample lacks
     for who, modalities in readers.items():
-        masks = [batch["present"][m] for m in modalities if m in batch["present"]]
-        if not masks or masks[0].device.type != "cpu" or any(bool(mask.all()) for mask in masks):
+        masks = {m: batch["present"][m] for m in modalities if m in batch["present"]}
+        if not masks or not whole.isdisjoint(masks) or next(iter(masks.values())).device.type != "cpu":
             continue
-        empty = ~torch.stack(masks, dim=1).any(dim=1)
+        whole.update(next(([m] for m, mask in masks.items() if bool(mask.all())), []))
+        if not whole.isdisjoint(masks):
+            continue
+        empty = ~torch.stack(list(masks.values()), dim=1).any(dim=1)
         if bool(empty.any()):
             ids = batch["sample_id"][empty].tolist()
             raise SampleError(

@@ -89,10 +89,7 @@ class MultimodalModel(nn.Module):
         present = {m: batch["present"][m] for m in self.encoders}
         if self.training and self.modality_dropout and len(present) > 1:
             present = drop_modalities(present, self.modality_dropout)
-        features = {
-            m: encoder(_blank(batch["inputs"][m], present[m])).masked_fill(~present[m][:, None], 0.0)
-            for m, encoder in self.encoders.items()
-        }
+        features = {m: self._feature(m, batch["inputs"][m], present[m]) for m in self.encoders}
         fused = self.fusion(features, present)
         extras: dict[str, Tensor] = {}
         embedding = fused
@@ -101,6 +98,12 @@ class MultimodalModel(nn.Module):
             with torch.no_grad():
                 extras["saturated_share"] = self.feature_clip.saturated_share(fused)
         return ModelOutput(self.head(embedding), embedding, features, extras)
+
+    def _feature(self, modality: str, inputs: Inputs, present: Tensor) -> Tensor:
+        encoder = self.encoders[modality]
+        if _all_there(present):
+            return encoder(inputs)
+        return encoder(_blank(inputs, present)).masked_fill(~present[:, None], 0.0)
 
     def _check_inputs(self, inputs: Mapping[str, Inputs]) -> None:
         for modality in self.encoders:
@@ -129,6 +132,11 @@ def drop_modalities(present: Mapping[str, Tensor], probability: float) -> dict[s
     draws = torch.rand(there.shape, device=there.device).masked_fill(~there, -1.0)
     kept = there & ((draws >= probability) | (draws == draws.amax(dim=1, keepdim=True)))
     return dict(zip(present, kept.unbind(dim=1), strict=True))
+
+
+def _all_there(present: Tensor) -> bool:
+    """Whether no sample lacks the modality; asked on the CPU only, elsewhere one would wait for it."""
+    return present.device.type == "cpu" and not torch.compiler.is_compiling() and bool(present.all())
 
 
 def _blank(inputs: Inputs, present: Tensor) -> Inputs:

@@ -71,7 +71,7 @@ def _check(terms: WeightedTerms, teacher: Teacher | None, mesh: DeviceMesh) -> N
 
 
 def _tell_torch_of_outputs() -> None:
-    """FSDP finds tensors only in what torch can take apart; it must find those the loss is made of."""
+    """Let FSDP find the tensors the loss is made of: older versions of torch do not look into dataclasses."""
     from torch.utils import _pytree
 
     if ModelOutput not in _pytree.SUPPORTED_NODES:

@@ -71,10 +71,7 @@ class WeightedTerms(nn.Module):
 
     def weights_at(self, step: int, epoch: int) -> dict[str, float]:
         """Each weight now."""
-        return {
-            name: weight(step, epoch) if isinstance(weight, WeightSchedule) else float(weight)
-            for name, weight in self.weights.items()
-        }
+        return {name: w(step, epoch) if callable(w) else float(w) for name, w in self.weights.items()}
 
     def total(
         self,

@@ -24,7 +24,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its seco
 
 
 def context() -> Any:
-    """Starts processes with the heavy imports done and without this library; new ones where there is no fork."""
+    """Starts processes with the heavy imports done and without this library; anew where there is no fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")

@@ -43,7 +43,7 @@ _KEYS: Final = (
     "weights_only",
 )
 _MORE: Final = {
-    "fit": ("cache", "overwrite", "resume"),
+    "fit": ("overwrite", "resume"),
     "validate": ("verbose",),
     "test": ("verbose",),
     "predict": ("output", "return_predictions"),

@@ -57,7 +57,7 @@ class Processor(ABC):
 
     @property
     def identity(self) -> object:
-        """All that evaluation depends on, for `identity_of`. Default: the settings, or else the attributes."""
+        """All that evaluation depends on, for `identity_of`. Default: the settings, else the attributes."""
         return dict(self.settings) or vars(self)
 
     @property

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 import xxhash
 from numpy.typing import NDArray
 
@@ -83,9 +84,14 @@ def entry_checks(entries: NDArray[Any], name: int) -> NDArray[np.uint64]:
     return np.fromiter(found, np.uint64, len(entries))
 
 
-def payload_check(data: Any, name: int, number: int) -> int:
-    """Checksum of a block's records."""
-    return xxhash.xxh3_64_intdigest(data, (name + number) % 2**64)
+def payload_seed(name: int, number: int) -> int:
+    """Of the checksum of a block's records.
+
+    Args:
+        name: The segment's.
+        number: The block's.
+    """
+    return (name + number) % 2**64
 
 
 @dataclass(frozen=True)
@@ -185,10 +191,13 @@ class Segment:
     def _map(self) -> None:
         if not len(self.entries):
             self.data = np.empty((0, self.record), np.uint8)
+            self._tensor = torch.from_numpy(self.data)
             return
         last = self.entries[-1]
         rows = int(last["number"]) * self.rows_a_block + int(last["count"])
-        self.data = np.asarray(np.memmap(self.path, np.uint8, "r", shape=(rows, self.record)))
+        # "c": torch warns of arrays that cannot be written to. Nobody writes.
+        self.data = np.asarray(np.memmap(self.path, np.uint8, "c", shape=(rows, self.record)))
+        self._tensor = torch.from_numpy(self.data)
 
     @property
     def count(self) -> int:
@@ -225,7 +234,7 @@ class Segment:
         """
         if not self._all_verified:
             self._verify(np.unique(rows // self.rows_a_block))
-        return self.data.take(rows, axis=0)
+        return self._tensor.index_select(0, torch.from_numpy(rows)).numpy()
 
     def _verify(self, numbers: NDArray[np.int64]) -> None:
         at = np.searchsorted(self.entries["number"], numbers)
@@ -245,8 +254,10 @@ class Segment:
         entry = self.entries[place]
         number, count = int(entry["number"]), int(entry["count"])
         first = number * self.rows_a_block
-        found = payload_check(self.data[first : first + count], self.name, number)
-        if found == int(entry["payload"]):
+        summed = xxhash.xxh3_64_intdigest(
+            self.data[first : first + count].data, payload_seed(self.name, number)
+        )
+        if summed == int(entry["payload"]):
             return None
         return Damage(self.path, number, entry["keys"][:count], "other bytes than were written")
 

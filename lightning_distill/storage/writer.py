@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from lightning_distill.storage.segment import (
@@ -18,9 +19,10 @@ from lightning_distill.storage.segment import (
     entry_checks,
     entry_dtype,
     make_header,
-    payload_check,
+    payload_seed,
 )
 
+_BUFFER: Final = 1 << 18
 _COMMIT_AFTER: Final = 15.0
 """Seconds after which what was added is committed: so much work at most is lost with the power."""
 
@@ -28,7 +30,7 @@ _COMMIT_AFTER: Final = 15.0
 class SegmentWriter:
     """Writes a segment of its own, so that any number of writers need not wait for each other.
 
-    Nothing is on disk before the first block is full. Records count once they are committed: after some
+    Records count once they are committed: after some
     seconds, by `commit`, or by `close`. An error of the disk leaves no record that was not written whole.
 
     Args:
@@ -41,10 +43,11 @@ class SegmentWriter:
         self._folder, self._space, self._record = folder, space, record
         self._rows = block_rows(record)
         self._name = secrets.randbits(64)
-        self._buffer = np.empty((self._rows, record), np.uint8)
         self._keys = np.zeros(self._rows, np.uint64)
         self._filled, self._number = 0, 0
+        self._summed = xxhash.xxh3_64(seed=payload_seed(self._name, 0))
         self._waiting: list[bytes] = []
+        self._broken = False
         self._committed = time.monotonic()
         self._data: IO[bytes] | None = None
         self._index: IO[bytes] | None = None
@@ -64,48 +67,46 @@ class SegmentWriter:
         Raises:
             OSError: If the disk refuses; what was committed before stays.
         """
-        start = 0
-        while start < len(keys):
-            if not self._filled and len(keys) - start >= self._rows:
-                stop = start + self._rows
-                self._write(keys[start:stop], np.ascontiguousarray(rows[start:stop]))
-            else:
-                stop = min(start + self._rows - self._filled, len(keys))
-                end = self._filled + stop - start
-                self._buffer[self._filled : end], self._keys[self._filled : end] = (
-                    rows[start:stop],
-                    keys[start:stop],
-                )
-                self._filled = end
-                if end == self._rows:
-                    self._flush()
-            start = stop
-        if time.monotonic() - self._committed > _COMMIT_AFTER:
-            self.commit()
-
-    def _flush(self) -> None:
-        if self._filled:
-            keys, rows = self._keys[: self._filled], self._buffer[: self._filled]
-            self._filled = 0
-            self._write(keys, rows)
-
-    def _write(self, keys: NDArray[np.uint64], rows: NDArray[np.uint8]) -> None:
+        if self._broken:
+            raise OSError(f"{self.path} is given up after an earlier error")
         if self._data is None:
             self._open()
         assert self._data is not None
-        if self._data.tell() != self._number * self._rows * self._record:
-            self._data.seek(self._number * self._rows * self._record)  # the block before was not full
-        _write_all(self._data, rows.data.cast("B"))
+        rows, start, full = np.ascontiguousarray(rows), 0, list[bytes]()
+        try:
+            while start < len(keys):
+                stop = min(start + self._rows - self._filled, len(keys))
+                self._summed.update(rows[start:stop].data)
+                self._keys[self._filled : self._filled + stop - start] = keys[start:stop]
+                self._filled += stop - start
+                start = stop
+                if self._filled == self._rows:
+                    full.append(self._entry())
+            self._data.write(rows.data)
+        except OSError:
+            self._broken, self._filled = True, 0
+            raise
+        self._waiting += full
+        if time.monotonic() - self._committed > _COMMIT_AFTER:
+            self.commit()
+
+    def _entry(self) -> bytes:
+        """The entry of the block that ends here."""
         entry = np.zeros(1, entry_dtype(self._rows))
-        entry["number"], entry["count"], entry["keys"][0, : len(keys)] = self._number, len(keys), keys
-        entry["payload"] = payload_check(rows.data, self._name, self._number)
+        entry["number"], entry["count"], entry["payload"] = (
+            self._number,
+            self._filled,
+            self._summed.intdigest(),
+        )
+        entry["keys"][0, : self._filled] = self._keys[: self._filled]
         entry["check"] = entry_checks(entry, self._name)
-        self._waiting.append(entry.tobytes())
-        self._number += 1
+        self._number, self._filled = self._number + 1, 0
+        self._summed = xxhash.xxh3_64(seed=payload_seed(self._name, self._number))
+        return entry.tobytes()
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._data = self.path.with_suffix(".data").open("xb", buffering=0)
+        self._data = self.path.with_suffix(".data").open("xb", buffering=_BUFFER)
         self._index = self.path.open("xb", buffering=0)
         fcntl.flock(self._index, fcntl.LOCK_SH)  # says that the segment still grows; ends with the process
         _write_all(self._index, memoryview(make_header(self._name, self._space, self._record).tobytes()))
@@ -116,12 +117,15 @@ class SegmentWriter:
         Raises:
             OSError: If the disk refuses.
         """
-        self._flush()
         self._committed = time.monotonic()
+        if self._data is None or self._index is None:
+            return
+        if self._filled:
+            self._waiting.append(self._entry())
+            self._data.seek(self._number * self._rows * self._record)  # this block was not full
+        self._data.flush()
         if not self._waiting:
             return
-        assert self._data is not None
-        assert self._index is not None
         os.fsync(self._data.fileno())
         end = self._index.tell()
         try:

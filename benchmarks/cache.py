@@ -70,8 +70,8 @@ def gather(folder: Path) -> dict[str, Any]:
     variants: dict[str, Callable[[int], object]] = {
         "memory": lambda n: memory.index_select(0, wanted[n]),
         "memory map": lambda n: mapped.index_select(0, wanted[n]),
-        "ours": lambda n: torch.from_numpy(store.take(asked[n])).view(torch.float16),
-        "ours, by key": lambda n: torch.from_numpy(store.take(store.locate(keys[picks[n]]))),
+        "ours": lambda n: store.take(asked[n]).view(torch.float16),
+        "ours, by key": lambda n: store.take(store.locate(keys[picks[n]])),
     }
     try:
         from tensordict import MemoryMappedTensor
@@ -82,7 +82,7 @@ def gather(folder: Path) -> dict[str, Any]:
             folder / "plain", torch.float16, torch.Size([RECORDS, WIDTH])
         )
         variants["tensordict"] = lambda n: theirs[wanted[n]]
-    assert (store.take(asked[0]) == rows[picks[0]]).all()
+    assert (store.take(asked[0]).numpy() == rows[picks[0]]).all()
     found = turns.cpu_seconds({name: _calls(variant) for name, variant in variants.items()}, ROUNDS)
     each = {name: [1e6 * t / CALLS for t in seconds] for name, seconds in found.items()}
     return {

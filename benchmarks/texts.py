@@ -52,7 +52,6 @@ BATCH, LONGEST, COUNT = 64, 128, 1920
 FIRST, LATER, WHOLE = "ours, first epoch", "ours, later epochs", "ours, later epochs, the whole batch"
 ALONE, BATCHED = "the Rust tokenizer alone", "transformers, a batch at a time"
 PADDED, FULL = "transformers, one by one, then pad", "transformers, one by one, to max_length"
-AIMS = dict(first_epoch_over_transformers=0.45, later_epochs_us_a_text=1.0, computed_over_real_bucketed=1.1)
 Work = Callable[[int], Any]
 
 
@@ -213,7 +212,6 @@ def measured(tokenizer: str, rounds: int) -> dict[str, Any]:
             "computed_over_real_shuffled": both["computed_over_real_shuffled"],
             "computed_over_real_bucketed": both["computed_over_real_bucketed"],
         },
-        "aims": AIMS,
         "time": rows,
         "padding": {"sentences and words": both, "sentences": padding(processor, sentences)},
         "rounds": rounds,
@@ -223,9 +221,7 @@ def measured(tokenizer: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--tokenizer", help="folder of a tokenizer")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
@@ -122,7 +121,7 @@ class AnswerCache:
             CheckpointError: If one is not as it was written.
         """
         assert self._store is not None
-        return torch.from_numpy(self._store.take(places))
+        return self._store.take(places)
 
     def output(self, records: Tensor) -> ModelOutput:
         """The answers in records, on their device."""

@@ -81,9 +81,9 @@ class Shuffle(Sampling):
 class LengthBucketed(Shuffle):
     """Every sample once an epoch, in batches of texts of about the same length, so that little is padded.
 
-    All training texts are tokenised once before the first step (about a minute a million), and kept. Which texts
-    meet in a batch depends on their length, so batches are less random than those of `Shuffle`. Labelled
-    samples that are added have any length.
+    All training texts are tokenised once before the first step (about a minute a million), and kept. Which
+    texts meet in a batch depends on their length, so batches are less random than those of `Shuffle`.
+    Labelled samples that are added have any length.
 
     Args:
         modality: The texts' name.

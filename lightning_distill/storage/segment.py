@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_distill.errors import CheckpointError
 
@@ -220,7 +221,7 @@ class Segment:
         rows = first[:, None] + np.arange(self.rows_a_block)
         return self.entries["keys"][there].ravel(), rows[there].ravel()
 
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Records, copied, each block checked the first time it is touched.
 
         Args:
@@ -234,7 +235,7 @@ class Segment:
         """
         if not self._all_verified:
             self._verify(np.unique(rows // self.rows_a_block))
-        return self._tensor.index_select(0, torch.from_numpy(rows)).numpy()
+        return self._tensor.index_select(0, torch.from_numpy(rows))
 
     def _verify(self, numbers: NDArray[np.int64]) -> None:
         at = np.searchsorted(self.entries["number"], numbers)

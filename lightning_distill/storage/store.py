@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_distill.storage.segment import Segment
 
@@ -51,6 +53,7 @@ class RecordStore:
             except FileNotFoundError:
                 continue  # mended away, or its records are not there yet
         self._sorted: NDArray[np.uint64] | None = None
+        self._only = next(iter(self._segments.values())) if len(self._segments) == 1 else None
 
     def __len__(self) -> int:
         return sum(segment.count for segment in self._segments.values())
@@ -90,7 +93,7 @@ class RecordStore:
         self._sorted = (self._keys & ~self._low) | np.arange(len(self._keys), dtype=np.uint64)
         self._sorted.sort()
 
-    def take(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def take(self, places: NDArray[np.int64]) -> Tensor:
         """Records, copied.
 
         Args:
@@ -102,12 +105,12 @@ class RecordStore:
         Raises:
             CheckpointError: If one is not as it was written.
         """
-        segments = list(self._segments.values())
-        if len(segments) == 1:
-            return segments[0].take(places)
+        if self._only is not None:
+            return self._only.take(places)
         numbers, rows = places >> _SEGMENT, places & ((1 << _SEGMENT) - 1)
-        taken = np.empty((len(places), self._record), np.uint8)
+        segments = list(self._segments.values())
+        taken = torch.empty(len(places), self._record, dtype=torch.uint8)
         for number in np.unique(numbers).tolist():
-            mine = numbers == number
-            taken[mine] = segments[number].take(rows[mine])
+            mine = np.flatnonzero(numbers == number)
+            taken[torch.from_numpy(mine)] = segments[number].take(rows[mine])
         return taken

@@ -46,7 +46,7 @@ class SegmentWriter:
         self._keys = np.zeros(self._rows, np.uint64)
         self._filled, self._number = 0, 0
         self._summed = xxhash.xxh3_64(seed=payload_seed(self._name, 0))
-        self._waiting: list[bytes] = []
+        self._unsent, self._waiting = bytearray(), list[bytes]()
         self._broken = False
         self._committed = time.monotonic()
         self._data: IO[bytes] | None = None
@@ -72,7 +72,7 @@ class SegmentWriter:
         if self._data is None:
             self._open()
         assert self._data is not None
-        rows, start, full = np.ascontiguousarray(rows), 0, list[bytes]()
+        rows, start = np.ascontiguousarray(rows), 0
         try:
             while start < len(keys):
                 stop = min(start + self._rows - self._filled, len(keys))
@@ -81,14 +81,30 @@ class SegmentWriter:
                 self._filled += stop - start
                 start = stop
                 if self._filled == self._rows:
-                    full.append(self._entry())
-            self._data.write(rows.data)
+                    self._waiting.append(self._entry())
+            if rows.nbytes >= _BUFFER:
+                self._send()
+                _write_all(self._data, rows.data.cast("B"))
+            else:
+                self._unsent += rows.data.cast("B")
+                if len(self._unsent) >= _BUFFER:
+                    self._send()
         except OSError:
-            self._broken, self._filled = True, 0
+            self._give_up()
             raise
-        self._waiting += full
         if time.monotonic() - self._committed > _COMMIT_AFTER:
             self.commit()
+
+    def _send(self) -> None:
+        assert self._data is not None
+        _write_all(self._data, memoryview(bytes(self._unsent)))
+        self._unsent.clear()
+
+    def _give_up(self) -> None:
+        """Nobody knows what of the last records reached the disk, so none of them counts."""
+        self._broken, self._filled = True, 0
+        self._waiting.clear()
+        self._unsent.clear()
 
     def _entry(self) -> bytes:
         """The entry of the block that ends here."""
@@ -106,7 +122,7 @@ class SegmentWriter:
 
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._data = self.path.with_suffix(".data").open("xb", buffering=_BUFFER)
+        self._data = self.path.with_suffix(".data").open("xb", buffering=0)
         self._index = self.path.open("xb", buffering=0)
         fcntl.flock(self._index, fcntl.LOCK_SH)  # says that the segment still grows; ends with the process
         _write_all(self._index, memoryview(make_header(self._name, self._space, self._record).tobytes()))
@@ -118,19 +134,24 @@ class SegmentWriter:
             OSError: If the disk refuses.
         """
         self._committed = time.monotonic()
-        if self._data is None or self._index is None:
+        if self._data is None or self._index is None or self._broken:
             return
-        if self._filled:
-            self._waiting.append(self._entry())
-            self._data.seek(self._number * self._rows * self._record)  # this block was not full
-        self._data.flush()
+        try:
+            self._send()
+            if self._filled:
+                self._waiting.append(self._entry())
+                self._data.seek(self._number * self._rows * self._record)  # this block was not full
+            if self._waiting:
+                os.fdatasync(self._data.fileno())
+        except OSError:
+            self._give_up()
+            raise
         if not self._waiting:
             return
-        os.fsync(self._data.fileno())
         end = self._index.tell()
         try:
             _write_all(self._index, memoryview(b"".join(self._waiting)))
-            os.fsync(self._index.fileno())
+            os.fdatasync(self._index.fileno())
         except OSError:
             with contextlib.suppress(OSError):
                 self._index.truncate(end)

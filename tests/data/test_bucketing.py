@@ -69,7 +69,6 @@ def test_little_is_padded_and_ranks_cost_the_same(world: int) -> None:
     size = 20_000
     length = lengths(size)
     steps = batches(LengthPlan(length=length), size, 64, world)
-    print(cost(length, steps), cost(length, batches(Plan(), size, 64, world)))
     assert cost(length, steps) - 1 < 0.08 * (cost(length, batches(Plan(), size, 64, world)) - 1)
     widths = np.array([[length[positions].max() for positions in step] for step in steps])
     assert (widths.max(1) / widths.min(1)).mean() < 1.1

@@ -114,7 +114,8 @@ def test_what_is_not_there_is_known(makers: dict[str, TokenProcessor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bytes_each"), [("bytes", 2), ("left, none for the empty text", 2), ("wordpiece", 2), ("typed", 4)]
+    ("name", "bytes_each"),
+    [("bytes", 2), ("left, none for the empty text", 2), ("wordpiece", 2), ("typed", 4)],
 )
 def test_a_token_takes_2_bytes_or_4_with_its_type(
     name: str, bytes_each: int, makers: dict[str, TokenProcessor]

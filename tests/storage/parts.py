@@ -37,4 +37,4 @@ def opened(folder: Path, record: int = RECORD) -> RecordStore:
 def all_right(store: RecordStore, first: int, last: int, record: int = RECORD) -> bool:
     keys = keys_of(*range(first, last))
     places = store.locate(keys)
-    return bool((places >= 0).all() and (store.take(places) == rows_of(keys, record)).all())
+    return bool((places >= 0).all() and (store.take(places).numpy() == rows_of(keys, record)).all())

@@ -34,7 +34,7 @@ def read_all(folder: Path) -> RecordStore:
     keys = keys_of(*range(COUNT))
     places = store.locate(keys)
     there = places >= 0
-    assert (store.take(places[there]) == rows_of(keys[there])).all(), "a wrong record was given out"
+    assert (store.take(places[there]).numpy() == rows_of(keys[there])).all(), "a wrong record was given out"
     return store
 
 

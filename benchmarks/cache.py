@@ -3,10 +3,10 @@
     python benchmarks/cache.py --out FILE
 
 256 of 200,000 records of 1,044 bytes (522 float16) are gathered at random places: by the store, by
-`index_select` on the same array in memory and on a plain memory map, and by tensordict's memory map where that
-is installed (one thread, CPU time). Writing is compared with writing the same bytes to a plain file, both until
-the disk has them, by the clock on the wall and by CPU time. Opening a million records checks every entry of the
-index; the first look-up sorts the keys.
+`index_select` on the same array in memory and on a plain memory map, and by tensordict's memory map
+where that is installed (one thread, CPU time). Writing is compared with writing the same bytes to a
+plain file, both until the disk has them, by the clock on the wall and by CPU time. Opening a million
+records checks every entry of the index; the first look-up sorts the keys.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def main() -> None:
             "setting": {"records": RECORDS, "bytes_a_record": RECORD, "batch": BATCH, "rounds": ROUNDS},
             "about": turns.about(["numpy", "torch", "tensordict", "xxhash"]),
         }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    turns.write(options.out, result)
     print(json.dumps(result, indent=1))
 
 

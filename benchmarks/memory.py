@@ -1,4 +1,4 @@
-"""What a training keeps in memory, epoch by epoch: alone, with a teacher, and with the teacher's answers on disk.
+"""What a training keeps in memory, epoch by epoch: alone, with a teacher, and with its answers on disk.
 
     LIGHTNING_DISTILL_DATA=... python benchmarks/memory.py --out FILE
 
@@ -119,7 +119,7 @@ def main() -> None:
         "online_minus_student_alone_mb": round(last["online"] - last["student alone"], 1),
         "about": turns.about(["torch", "lightning"]),
     }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    turns.write(options.out, result)
     print(json.dumps(result, indent=1))
 
 

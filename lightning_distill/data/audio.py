@@ -26,6 +26,8 @@ from lightning_distill.structures import Inputs
 
 MAX_FRAMES = 3600 * 48_000
 """An hour at 48 kHz; longer sounds are refused before they are decoded."""
+_AT_ONCE = 8
+"""Clips whose frames stay in the processor's cache."""
 MAX_RATE = 768_000
 """Hz; the resampling filter grows with the rate."""
 _BLOCK = 1 << 20
@@ -209,9 +211,13 @@ class AudioProcessor(Processor):
 
     def collate(self, prepared: Sequence[Tensor]) -> Tensor:
         """Log-mel spectrograms, float32 "batch frames mels", zero mean a band, unit deviation a clip."""
-        mel = self._log_mel(torch.stack(list(prepared)))
+        # A few at a time: all steps find them in the processor's cache.
+        few = (prepared[at : at + _AT_ONCE] for at in range(0, len(prepared), _AT_ONCE))
+        return torch.cat([self._standardised(self._log_mel(torch.stack(list(clips)))) for clips in few])
+
+    def _standardised(self, mel: Tensor) -> Tensor:
         loudest = mel.amax(dim=(1, 2), keepdim=True)
-        mel = torch.maximum(mel, loudest - self.dynamic_range * math.log(10) / 10)
+        mel = torch.maximum(mel, loudest - self.dynamic_range * math.log(10) / 10, out=mel)
         mel -= mel.mean(dim=1, keepdim=True)
         deviation = torch.linalg.vector_norm(mel, dim=(1, 2), keepdim=True) / math.sqrt(
             max(mel[0].numel() - 1, 1)

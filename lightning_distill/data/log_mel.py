@@ -12,8 +12,6 @@ from torch import Tensor
 
 _FLOOR: Final = 1e-10
 _BLOCKS: Final = 5
-_AT_ONCE: Final = 8
-"""Clips whose frames stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,12 @@ class LogMel:
         Args:
             clips: float32 "batch time", no shorter than the window.
         """
-        return torch.cat([self._of(few) for few in clips.split(_AT_ONCE)])
-
-    def _of(self, clips: Tensor) -> Tensor:
         reach = self.window // 2
         ends = clips[:, 1 : reach + 1].flip(1), clips[:, clips.shape[1] - reach - 1 : -1].flip(1)
         frames = torch.cat([ends[0], clips, ends[1]], dim=1).unfold(1, self.window, self.hop)
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self._hann))
         # Squares of real and imaginary part stay side by side: the bank has each of its rows twice.
-        power = spectrum.square_().view(-1, self._hann.numel() // 2 * 2 + 2)
+        power = spectrum.square_().flatten(2).flatten(0, 1)
         blocks = [torch.mm(power[:, part], bank) for part, bank in self._bank]
         return torch.cat(blocks, dim=1).clamp_(min=_FLOOR).log_().view(len(clips), -1, self.mels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
@@ -90,6 +91,16 @@ class TextProcessor(TokenProcessor):
             "vocabulary_size": len(vocabulary),
             "vocabulary": hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest(),
         }
+
+    @property
+    def identity(self) -> object:
+        """All rules of the tokenizer: its vocabulary alone does not tell how it takes a text apart."""
+        tokenizer = self.tokenizer
+        if not tokenizer.is_fast:
+            return dict(self.settings), type(tokenizer)
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        told = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+        return self.max_length, tokenizer.truncation_side, json.dumps(told, sort_keys=True)
 
     def _prepare(self, text: str) -> str:
         return text

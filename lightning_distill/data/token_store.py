@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
 from io import FileIO
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +42,8 @@ class TokenStore:
         self.processor, self.size = processor, size
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="lightning-distill-tokens-"))
-            weakref.finalize(self, _remove, self.folder, os.getpid())
+            # In this process alone, and, unlike `weakref.finalize`, also at the end of a spawned one.
+            Finalize(self, shutil.rmtree, (self.folder, True), exitpriority=0)
             with (self.folder / "places").open("wb") as file:
                 file.truncate(8 * max(size, 1))
             (self.folder / "ids").write_bytes(bytes(np.dtype(processor.id_type).itemsize))
@@ -129,11 +130,6 @@ class TokenStore:
         if self._writer is None or self._writer[0] != os.getpid():
             self._writer = os.getpid(), FileIO(self.folder / "ids", "a")
         return self._writer[1]
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _no_room(error: OSError) -> ConfigError:

@@ -16,6 +16,7 @@ from transformers import BertTokenizerFast, ByT5Tokenizer, GPT2TokenizerFast
 
 from lightning_distill.data import ByteTextProcessor, TextProcessor
 from lightning_distill.errors import ConfigError
+from lightning_distill.identity import identity_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*longer than max_length")
 ANY_TEXT = st.text(max_size=30)  # with surrogates, control characters and NUL
@@ -276,3 +277,19 @@ def test_a_length_out_of_range(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"ByteTextProcessor.max_length"):
         ByteTextProcessor(0)
     refused(folder, "max_length=2, and 2 special tokens", max_length=2)
+
+
+def test_C3_an_identity_is_all_rules_of_the_tokenizer_and_not_its_place(tmp_path: Path) -> None:
+    """Same words, another way to take a text apart: a teacher's answers to the one are none to the other."""
+
+    def processor(name: str, **options: object) -> TextProcessor:
+        return TextProcessor(str(save_bert(tmp_path / name, **options)), 8)
+
+    same, moved = processor("a", do_lower_case=True), processor("b", do_lower_case=True)
+    other = processor("c", do_lower_case=False)
+    assert same.settings["vocabulary"] == other.settings["vocabulary"]
+    before = identity_of(same)
+    same.collate([same.prepare("Cat " * 20)])  # sets truncation in the tokenizer itself
+    assert identity_of(same) == before == identity_of(moved)
+    assert identity_of(other) != before
+    assert identity_of(TextProcessor(same.name, 9)) != before

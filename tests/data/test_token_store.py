@@ -182,6 +182,18 @@ def test_files_go_with_the_process_that_made_them(makers: dict[str, TokenProcess
     assert not folder.exists()
 
 
+def test_a_process_that_ends_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = []
+
+    def work(number: int) -> None:
+        kept.append(TokenStore(ByteTextProcessor(9), 4))
+        assert kept[0].folder.exists()
+
+    in_processes(work, 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_room_is_told(makers: dict[str, TokenProcessor], monkeypatch: pytest.MonkeyPatch) -> None:
     store = TokenStore(makers["bytes"], 4)
     store._writer = os.getpid(), FileIO("/dev/full", "a")

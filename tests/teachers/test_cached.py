@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from tests.builders import (
     same_bits,
 )
 from tests.module.parts import distilling
+from tests.processes import needs_fork, run_apart
 
 ASKED: list[int] = []
 """How many samples any `Counted` was asked about."""
@@ -184,6 +186,50 @@ def test_layers_that_terms_read_are_kept_too(tmp_path: Path) -> None:
     assert sum(ASKED) == asked
     for mine, its in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(mine, its, atol=1e-6, rtol=1e-5)
+
+
+class Tell(Callback):
+    """Writes what each process saw."""
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self.folder, self.part, self.loaded = folder, part, 0
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        self.loaded += bool(module.teacher.requirements)
+
+    def on_fit_end(self, trainer: Any, module: Any) -> None:
+        told = {
+            "asked": sum(ASKED),
+            "epochs with the teacher": self.loaded,
+            "weights": torch.cat([p.detach().flatten() for p in module.student.parameters()]).tolist(),
+        }
+        (self.folder / f"{self.part}{trainer.global_rank}.json").write_text(json.dumps(told))
+
+
+def _two_ranks(folder: Path) -> None:
+    torch.set_num_threads(1)
+    for part in ("new", "found"):
+        ASKED.clear()
+        teacher = CachedTeacher(make_teacher, folder / "c", "float32")
+        options: dict[str, Any] = {"devices": 2, "strategy": "ddp_fork", "callbacks": [Tell(folder, part)]}
+        train(folder, teacher, plain_data(), **options)
+
+
+@needs_fork
+def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
+    run_apart(_two_ranks, tmp_path)
+    told = {
+        part: [json.loads((tmp_path / f"{part}{rank}.json").read_text()) for rank in (0, 1)]
+        for part in ("new", "found")
+    }
+    asked = [rank["asked"] for rank in told["new"]]
+    assert sum(asked) >= 41
+    assert max(asked) <= 14 + 13, "what the other has kept is found after the first epoch"
+    assert [rank["epochs with the teacher"] for rank in told["new"]] == [1, 1]
+    assert [rank["asked"] for rank in told["found"]] == [0, 0]
+    for part in told.values():
+        assert part[0]["weights"] == part[1]["weights"]
+    np.testing.assert_allclose(told["new"][0]["weights"], told["found"][0]["weights"], atol=1e-5)
 
 
 # -- right rows ---------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ ROWS = (
         "50",
         "{:.0f}",
     ),
+    Row("the same by the clock, ms", "manifest", ("opening_wall_milliseconds",), "50", "{:.0f}"),
     Row("bytes a row that a worker adds", "manifest", ("worker_bytes_a_row",), "4", "{:.1f}"),
     Row("`fit --help` over a stock LightningCLI's", "startup", ("ratios", "fit_help_over_stock"), "1.05"),
     Row(

@@ -221,9 +221,11 @@ def _centre_square(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _taps(shrinks: float) -> NDArray[np.float64]:
-    """Weights before a bilinear step that shrinks by so much: none, to 1/4 1/2 1/4 for a half.
+    """Weights before a bilinear step that shrinks by so much: nearly 0 1 0, to 1/4 1/2 1/4 for a half.
 
-    Together with that step they are close to the triangle that torchvision's `antialias` uses.
+    Together with that step they are close to the triangle that torchvision's `antialias` uses. OpenCV rounds
+    weights to 256ths, so they are whole ones, whose sum stays 1. It computes with whole numbers only where no
+    kernel is 0 1 0, so that one is 1/4096 off.
     """
-    side = max(0.0, (shrinks - 1) / 4)
-    return np.array([side, 1 - 2 * side, side] if side else [1.0])
+    side = max(round(64 * (shrinks - 1)), 1 / 16) / 256
+    return np.array([side, 1 - 2 * side, side])

@@ -348,6 +348,11 @@ def test_shrinking_is_near_to_pillows_and_far_from_plain_interpolation(height: i
     assert found < 1.3 * areas
 
 
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 255))
+def test_one_colour_stays_itself(height: int, width: int, value: int) -> None:
+    assert (ImageProcessor(32).prepare(np.full((height, width, 3), value, np.uint8)) == value).all()
+
+
 def test_a_batch_is_made_of_whole_planes_whatever_it_is_made_of() -> None:
     processor = ImageProcessor(8)
     picture = np.random.default_rng(4).integers(0, 256, (8, 8, 3), dtype=np.uint8)

@@ -68,6 +68,20 @@ ROWS = (
         "50",
         "{:.0f}",
     ),
+    Row(
+        "MB a cached training holds beyond the student alone",
+        "memory",
+        ("cached_minus_student_alone_mb",),
+        "",
+        "{:.1f}",
+    ),
+    Row(
+        "MB a cached training grows from epoch 2 to 10",
+        "memory",
+        ("growth_from_epoch_2_to_10_mb", "cached"),
+        "0",
+        "{:.1f}",
+    ),
     Row("training image at 224 over `cv2.imdecode` alone", "images", ("ratios", "ours"), "1.45"),
     Row("ImageFolder + v2 over `cv2.imdecode` alone", "images", ("ratios", "ImageFolder + v2")),
     Row(

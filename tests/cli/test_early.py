@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_distill.cli import names
 from lightning_distill.cli.early import check_names, keys
 from lightning_distill.cli.parsing import parsed
+from lightning_distill.encoders import Encoder
 from lightning_distill.errors import ConfigError
 from tests.cli.conftest import Config, Project, module
 from tests.cli.test_mistakes import IN_A_FILE, distil, student
@@ -46,7 +48,11 @@ def test_the_paragraph_is_that_of_the_parser(project: Project, name: str) -> Non
     words = ["fit", "--config", project.change("mistake.yaml", IN_A_FILE[name][0])]
     with pytest.raises(ConfigError) as early:
         check_names(words)
-    assert project.fails(*words) == f"error: {early.value}"
+    late = project.fails(*words)
+    for cls in names.subclasses(Encoder):
+        if cls.__module__.startswith("tests."):  # which of them are loaded depends on what ran before
+            late = late.replace(f"{cls.__name__}, ", "")
+    assert late == f"error: {early.value}"
 
 
 def test_a_key_of_the_command(project: Project) -> None:

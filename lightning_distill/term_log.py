@@ -22,7 +22,8 @@ class TermLog:
 
     def add(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
         """Keep the values of one batch."""
-        self._pending.append(torch.stack([loss, *terms.values()]).detach())
+        with torch.no_grad():
+            self._pending.append(torch.stack([loss, *terms.values()]))
 
     def take(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
         """Means since the last time: the loss, and each term raw and weighted."""

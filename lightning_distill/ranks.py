@@ -24,9 +24,11 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
     """Let the first process do something before all others do it too, such as what leaves a file behind."""
     if not trainer.is_global_zero:
         trainer.strategy.barrier()
-    yield
-    if trainer.is_global_zero:
-        trainer.strategy.barrier()
+    try:
+        yield
+    finally:  # also at an error, which the others then meet themselves instead of waiting
+        if trainer.is_global_zero:
+            trainer.strategy.barrier()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

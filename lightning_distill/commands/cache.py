@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from lightning_distill import checks
 from lightning_distill.caching.lookup import EVALUATION
 from lightning_distill.commands.making import make
+from lightning_distill.commands.opening import check_splits
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.data.bad_samples import BadSampleLog
 from lightning_distill.data.loader import batch_loader
 from lightning_distill.data.sampling import BatchSampler
-from lightning_distill.data.source import SPLITS
-from lightning_distill.errors import ConfigError
 from lightning_distill.module import DistillationModule
 from lightning_distill.shelves import import_shelves
 from lightning_distill.structures import Batch
@@ -84,14 +83,7 @@ def verify(config: Mapping[str, Any], splits: Sequence[str]) -> int:
 
 
 def _opened(config: Mapping[str, Any], splits: Sequence[str]) -> tuple[MultimodalDataModule, CachedTeacher]:
-    for split in splits:
-        if split not in SPLITS:
-            raise ConfigError(
-                where="cache --split",
-                found=split,
-                expected=", ".join(SPLITS),
-                fix="join several with commas",
-            )
+    check_splits(splits)
     import_shelves()
     module = make(DistillationModule, "model", config["model"])
     data, teacher = make(LightningDataModule, "data", config["data"]), module.teacher

@@ -185,6 +185,24 @@ def teacher_of(config: dict[str, Any], run: Path | None, path: Path) -> Teacher:
     return teacher
 
 
+def check_splits(splits: Sequence[str]) -> None:
+    """What `--split` names must be splits.
+
+    Raises:
+        ConfigError: Names the one that is not.
+    """
+    from lightning_distill.data.source import SPLITS
+
+    for split in splits:
+        if split not in SPLITS:
+            raise ConfigError(
+                where="command line, --split",
+                found=split,
+                expected=", ".join(SPLITS),
+                fix="join several with commas",
+            )
+
+
 def batches(data: MultimodalDataModule, splits: Sequence[str], device: torch.device) -> Iterator[Batch]:
     """Every sample of these splits, as in evaluation.
 
@@ -202,16 +220,8 @@ def batches(data: MultimodalDataModule, splits: Sequence[str], device: torch.dev
     from lightning_distill.data.loader import batch_loader
     from lightning_distill.data.reading import Reading
     from lightning_distill.data.sampling import BatchSampler
-    from lightning_distill.data.source import SPLITS
 
-    for split in splits:
-        if split not in SPLITS:
-            raise ConfigError(
-                where="knowledge --split",
-                found=split,
-                expected=", ".join(SPLITS),
-                fix="join several with commas",
-            )
+    check_splits(splits)
     for processor in (*data.processors.values(), *data.teacher_processors.values()):
         processor.check()
     for split in splits:

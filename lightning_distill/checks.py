@@ -21,7 +21,7 @@ from lightning_distill.errors import (
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.parity import preprocessing_fits as preprocessing_fits
-from lightning_distill.schedules import WeightSchedule
+from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
 from lightning_distill.teachers import ClassesByName, Teacher
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def terms_fit(
     losses: Mapping[str, nn.Module],
-    weights: Mapping[str, float | WeightSchedule],
+    weights: Mapping[str, float | Schedule],
     taught: bool,
 ) -> None:
     """Terms need a teacher, weights need a term, and some weight must be above 0."""
@@ -59,7 +59,7 @@ def terms_fit(
                 expected=f"weights for terms among {names}",
                 fix="name the weight as the term in `losses`",
             )
-        if not isinstance(weight, WeightSchedule) and not (math.isfinite(weight) and weight >= 0):
+        if not isinstance(weight, Schedule) and not (math.isfinite(weight) and weight >= 0):
             raise ConfigError(
                 where=f"DistillationModule.weights[{name!r}]",
                 found=weight,

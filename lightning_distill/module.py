@@ -27,7 +27,7 @@ from lightning_distill.pair import Pair
 from lightning_distill.quiet import silence_warnings
 from lightning_distill.randomness import default_seed, seed_step
 from lightning_distill.ranks import first_process_first
-from lightning_distill.schedules import WeightSchedule
+from lightning_distill.schedules import Schedule
 from lightning_distill.sharding import shard, whole
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Classification, Task
@@ -83,7 +83,7 @@ class DistillationModule(LightningModule):
         student: MultimodalModel,
         teacher: Teacher | None = None,
         losses: dict[str, DistillationLoss] | None = None,
-        weights: dict[str, float | WeightSchedule] | None = None,
+        weights: dict[str, float | Schedule] | None = None,
         task: Task | None = None,
         clip_rule: ClipRule | None = None,
         optimizer: OptimizerCallable | GroupedOptimizer = torch.optim.AdamW,

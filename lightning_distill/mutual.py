@@ -19,7 +19,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
 from lightning_distill.pair import Pair
 from lightning_distill.randomness import seed_step
-from lightning_distill.schedules import WeightSchedule
+from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Task
 from lightning_distill.term_log import scale_report
@@ -69,7 +69,7 @@ class MutualDistillationModule(DistillationModule):
         self,
         students: dict[str, MultimodalModel],
         losses: dict[str, DistillationLoss],
-        weights: dict[str, float | WeightSchedule] | None = None,
+        weights: dict[str, float | Schedule] | None = None,
         task: Task | None = None,
         clip_rule: ClipRule | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,

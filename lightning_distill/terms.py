@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.errors import ConfigError
 from lightning_distill.losses import AdaptedLoss, DistillationLoss
-from lightning_distill.schedules import WeightSchedule
+from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch, ModelOutput
 
 TASK = "task"
@@ -30,7 +30,7 @@ class WeightedTerms(nn.Module):
     def __init__(
         self,
         losses: Mapping[str, DistillationLoss],
-        weights: Mapping[str, float | WeightSchedule],
+        weights: Mapping[str, float | Schedule],
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
     ) -> None:
         super().__init__()

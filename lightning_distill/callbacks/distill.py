@@ -19,7 +19,7 @@ from lightning_distill.losses import AdaptedLoss, DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, derive
 from lightning_distill.ranks import average_gradients, first_process_first, same_everywhere
-from lightning_distill.schedules import WeightSchedule
+from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import FrozenTeacher, ModelTeacher, Teacher
 from lightning_distill.terms import TASK, WeightedTerms
@@ -63,7 +63,7 @@ class Distill(Callback):
         self,
         teacher: Teacher | nn.Module,
         losses: dict[str, DistillationLoss],
-        weights: dict[str, float | WeightSchedule] | None = None,
+        weights: dict[str, float | Schedule] | None = None,
         *,
         logits: str,
         read: Callable[[Any], Batch] = read_batch,

@@ -3,23 +3,88 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from lightning_distill.gradients import Gradients, Parameters, gradients_of
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What a rule did.
+
+    Attributes:
+        values: Name -> 0-d tensor to log, on the gradients' device: what the rule has found anyway.
+        skip: 0-d bool tensor: this optimizer step should not be taken; None where the rule never says so.
+    """
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    skip: Tensor | None = None
 
 
 class ClipRule(nn.Module, ABC):
-    """Edits `.grad` in place. History, where a rule has one, lives in buffers and so in checkpoints."""
+    """Edits `.grad` in place.
 
-    @abstractmethod
-    def clip(self, parameters: Sequence[nn.Parameter], *, measure: bool = False) -> dict[str, Tensor]:
+        rule = ValueClip(0.01)
+        loss.backward()
+        rule.clip(model.named_parameters())
+        optimizer.step()
+
+    A subclass implements `edit`. History lives in buffers and so in checkpoints; it is float32 whatever the
+    model is. It moves once an optimizer step, and nothing that is not finite enters it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_step: int | None = None
+
+    def clip(
+        self,
+        parameters: Parameters | Mapping[str, nn.Parameter],
+        *,
+        step: int | None = None,
+        epoch: int = 0,
+        split_over: Any = None,
+    ) -> ClipReport:
         """Clip the gradients of `parameters`; those without a gradient are passed over.
 
         Args:
             parameters: What one optimizer steps; gradients must be unscaled.
-            measure: Also measure what the rule does; costs extra passes over the gradients.
+            step: Optimizer steps taken. Schedules follow it, and a second call in one step (LBFGS) leaves
+                history as it is. Where not given, every call is a step of its own and schedules stay at 0.
+            epoch: Epochs completed.
+            split_over: Process group over which plain tensors are split, as under FSDP1.
 
         Returns:
-            Name -> 0-d tensor to log, on the parameters' device (no synchronisation); empty unless
-            `measure`.
+            What was done; an empty report where there is no gradient at all.
+
+        Raises:
+            ConfigError: If a gradient is sparse or complex.
         """
+        fresh = step is None or step != self._last_step
+        gradients = gradients_of(parameters, step or 0, epoch, fresh, split_over)
+        if not len(gradients):
+            return ClipReport()
+        self._last_step = step
+        with torch.no_grad():
+            return self.edit(gradients)
+
+    @abstractmethod
+    def edit(self, gradients: Gradients) -> ClipReport:
+        """Edit gradients in place, without gradient tracking.
+
+        Args:
+            gradients: At least one. Only `local` is edited.
+        """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClipRule:
+        """Move history to another device, but never to another precision."""
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer is not None and buffer.is_floating_point() and buffer.dtype != torch.float32:
+                self._buffers[name] = buffer.float()
+        return self

@@ -1,7 +1,7 @@
-"""Weights of terms that change during training."""
+"""Numbers that change during training: weights of terms, ranges of clip rules."""
 
-from lightning_distill.schedules.base import WeightSchedule
+from lightning_distill.schedules.base import Schedule, value_at
 from lightning_distill.schedules.ramp import CosineRamp
 from lightning_distill.schedules.warmup import LinearWarmup
 
-__all__ = ["CosineRamp", "LinearWarmup", "WeightSchedule"]
+__all__ = ["CosineRamp", "LinearWarmup", "Schedule", "value_at"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.schedules.base import WeightSchedule
+from lightning_distill.schedules.base import Schedule
 
 
-class CosineRamp(WeightSchedule):
+class CosineRamp(Schedule):
     """start + (end - start) * (1 - cos(pi * p)) / 2, where p = (step - first) / (last - first) in [0, 1].
 
     From small to large it is a warm-up, from large to small it takes the teacher away.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.schedules.base import WeightSchedule
+from lightning_distill.schedules.base import Schedule
 
 
-class LinearWarmup(WeightSchedule):
+class LinearWarmup(Schedule):
     """weight * min((epoch + 1) / epochs, 1), the first epoch being 0.
 
     Args:

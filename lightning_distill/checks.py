@@ -194,31 +194,18 @@ def nothing_shared(module: nn.Module, teacher: Teacher) -> None:
         )
 
 
-def clip_rule_is_obeyed(trainer: Trainer) -> None:
-    """Refuse settings under which Lightning would ignore, double or mis-scale the clip rule."""
-    if trainer.gradient_clip_val:
+def one_balancer(of_terms: object, of_gradients: object) -> None:
+    """Refuse two balancers: the second would undo what the first has done.
+
+    Raises:
+        ConfigError: If both are given.
+    """
+    if of_terms is not None and of_gradients is not None:
         raise ConfigError(
-            where="trainer.gradient_clip_val",
-            found=f"{trainer.gradient_clip_val} beside a clip rule",
+            where="DistillationModule.gradient_balancer",
+            found=f"{type(of_gradients).__name__} beside a balancer of terms",
             expected="one of the two",
-            fix="remove trainer.gradient_clip_val, or the model's clip_rule",
-        )
-    if "deepspeed" in type(trainer.strategy).__name__.lower():
-        raise ConfigError(
-            where="model.clip_rule",
-            found="DeepSpeed, which ignores configure_gradient_clipping",
-            expected="a strategy that lets the module clip",
-            fix="use the strategy `fsdp` or `ddp`, or set gradient_clipping in DeepSpeed's own config",
-        )
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    fused = [o for o in trainer.optimizers if getattr(o, "_step_supports_amp_scaling", False)]
-    if scaler is not None and fused:
-        raise ConfigError(
-            where="model.optimizer",
-            found=f"fused {type(fused[0]).__name__} under precision 16-mixed: its gradients reach the clip"
-            " rule multiplied by the loss scale",
-            expected="unscaled gradients",
-            fix="set fused to false, or use precision bf16-mixed",
+            fix="remove `balancer` or `gradient_balancer`",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,30 +10,32 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
 
 from lightning_distill import checks, parity
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
-from lightning_distill.epoch_means import EpochMeans
 from lightning_distill.finite import FiniteCheck
+from lightning_distill.gradient_balancing import GradientBalancer
+from lightning_distill.gradient_step import GradientStep, view_of
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.optimization import GroupedOptimizer, make_optimizer, make_scheduler
 from lightning_distill.pair import Pair
 from lightning_distill.quiet import silence_warnings
 from lightning_distill.randomness import default_seed, seed_step
-from lightning_distill.ranks import first_process_first
+from lightning_distill.ranks import average, first_process_first
 from lightning_distill.schedules import Schedule
-from lightning_distill.sharding import shard, whole
-from lightning_distill.structures import Batch, ModelOutput, labelled_rows
+from lightning_distill.sharding import shard
+from lightning_distill.stage_metrics import StageMetrics, under
+from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.teachers import Teacher
-from lightning_distill.term_log import TermLog, log_row, scale_report
-from lightning_distill.terms import TASK, WeightedTerms
+from lightning_distill.term_gradients import term_gradients
+from lightning_distill.term_log import StepLog, scale_report
+from lightning_distill.terms import TASK, WeightedTerms, nothing
 
 
 class DistillationModule(LightningModule):
@@ -66,6 +68,8 @@ class DistillationModule(LightningModule):
         lr_scheduler: Makes the scheduler from the optimizer.
         scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
         balancer: Makes what balances the weighted terms by itself; None adds them up.
+        gradient_balancer: Balances what modalities or terms do to the weights, before the clip rule; not
+            beside a `balancer`.
 
     Raises:
         ConfigError: If terms, weights, task and teacher contradict each other; at setup, if the data hold
@@ -90,26 +94,25 @@ class DistillationModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
+        gradient_balancer: GradientBalancer | None = None,
     ) -> None:
         super().__init__()
         checks.terms_fit(losses or {}, weights or {}, taught=teacher is not None)
+        checks.one_balancer(balancer, gradient_balancer)
         self.student = student
         self.teacher = teacher
         self.terms = WeightedTerms(losses or {}, weights or {}, balancer)
         self.task = task or Classification()
         checks.terms_fit_task(losses or {}, self.task)
-        self.clip_rule = clip_rule
+        self.clip_rule, self.gradient_balancer = clip_rule, gradient_balancer
         self.optimizer_factory = optimizer
         self.scheduler_factory, self.scheduler_interval = lr_scheduler, scheduler_interval
         self.seed = default_seed()
-        metrics = self.task.metrics(student.num_classes)
-        if teacher is not None:
-            metrics[self.task.agreement_name] = self.task.agreement(student.num_classes)
-        self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("val", "test")})
+        taught = teacher is not None
+        self.metrics = StageMetrics(self.task, student.num_classes, taught, ("val", "test"))
         self._pair = Pair(student, teacher)
-        self._log, self._means = TermLog(), EpochMeans()
-        self._finite, self._shown = FiniteCheck(deferred=False), False
-        self._measured: dict[str, Tensor] = {}
+        self._log, self._finite = StepLog(), FiniteCheck(deferred=False)
+        self._step = GradientStep(None, None)
         self._steps_seen = 0
 
     # -- set-up ---------------------------------------------------------------------------------------
@@ -150,12 +153,11 @@ class DistillationModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Check that the clip rule will be obeyed, put student in train mode, move the teacher."""
-        if self.clip_rule is not None:
-            checks.clip_rule_is_obeyed(self.trainer)
+        self._step = GradientStep(self.clip_rule, self.gradient_balancer)
+        self._step.begin(self.trainer, self, checks.shards(self.trainer))
         accelerator = torch.accelerator.current_accelerator()
         self._finite = FiniteCheck(deferred=accelerator is not None and self.device.type == accelerator.type)
-        shown: Any = self.trainer.loggers or self.trainer.progress_bar_callback
-        self._shown = bool(shown and self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        self._log.begin(self.trainer)
         self.student.train()
         self._move_teacher()
 
@@ -183,8 +185,10 @@ class DistillationModule(LightningModule):
         return batch if self.teacher is None else self.teacher.fetch(batch)
 
     def on_train_epoch_end(self) -> None:
-        """See that the last losses were finite; let the teacher keep what it has said."""
+        """See that the last losses were finite; let balancer and teacher close the epoch."""
         self._finite.settle()
+        if self.gradient_balancer is not None:
+            self.gradient_balancer.end_epoch(lambda value: average([value])[0])
         if self.teacher is not None:
             self.teacher.end_epoch(self.trainer.strategy.barrier)
 
@@ -220,9 +224,22 @@ class DistillationModule(LightningModule):
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
-        loss = self.total(terms)
+        if self.gradient_balancer is None:
+            loss = self.total(terms)
+        else:
+            loss = self._balanced(terms, student, batch)
         self._look_at(loss, terms, student, batch, batch_idx)
         return loss
+
+    def _balanced(self, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch) -> Tensor:
+        """The sum of what the gradient balancer makes of the weighted terms."""
+        assert self.gradient_balancer is not None
+        where = (self.trainer.global_step, self.current_epoch, self.seed)
+        view = view_of(self.student, self.task, student, batch, *where)
+        trained = self.gradient_balancer.terms(self.terms.weighted(terms, self._weights_now()), view)
+        if self.training and self.gradient_balancer.per_term_gradients:
+            self._step.keep_term_gradients(trained, self.trainer)
+        return torch.stack(list(trained.values())).sum() if trained else nothing(terms)
 
     def _look_at(
         self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch, batch_idx: int
@@ -230,13 +247,13 @@ class DistillationModule(LightningModule):
         """Stop on a loss that is not finite, and keep what is to be logged."""
         self._finite(loss, terms, batch, self.trainer)
         self._tell_scales(terms, batch_idx)
-        self._record(loss, terms, student, batch_idx)
+        if self._log.add(loss, terms, self.trainer, batch_idx):
+            self._finite.settle()
+            self._record(terms, student)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Give the loggers what was measured; let the teacher follow, once an optimizer step."""
-        if self._measured:
-            log_row(self.trainer, self._measured)
-            self._measured = {}
+        self._log.flush(self.trainer)
         if self.teacher is not None and self.trainer.global_step > self._steps_seen:
             self._steps_seen = self.trainer.global_step
             self.teacher.after_step(self.student, self._steps_seen)
@@ -247,43 +264,38 @@ class DistillationModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Apply the clip rule, g = clip(g, -eps, eps); without one, do what the Trainer was told."""
+        """Balance gradients, then apply the clip rule, g = clip(g, -eps, eps).
+
+        Without a rule, do what the Trainer was told.
+        """
+        self._before_step(optimizer)
         if self.clip_rule is None:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        report = self.clip_rule.clip(parameters, measure=self._logs_this_step())
-        self._measure({f"clip/{name}": whole(value) for name, value in report.items()})
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """The same for subclasses that optimize manually, whom Lightning does not ask to clip."""
+        if not self.automatic_optimization:
+            self._before_step(optimizer)
+
+    def _before_step(self, optimizer: Optimizer) -> None:
+        if self.clip_rule is not None or self.gradient_balancer is not None:
+            told = self._step.act(self.trainer, optimizer, measure=self._log.writes(self.trainer))
+            self._log.measure(told, self.trainer)
 
     # -- logging --------------------------------------------------------------------------------------
 
-    def _logs_this_step(self) -> bool:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (self.trainer.global_step + 1) % every == 0
-
-    def _record(
-        self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch_idx: int
-    ) -> None:
-        if not self._shown:
-            return
-        self._log.add(loss, terms)
-        if not self._logs_this_step():
-            return
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches and not self.trainer.is_last_batch:
-            return
-        self._finite.settle()
-        means = self._log.take(terms, self._weights_now())
+    def _record(self, terms: Mapping[str, Tensor], student: ModelOutput) -> None:
+        """Measure what goes with this step's log entry."""
+        weights = self._weights_now()
+        means = self._log.means(terms, weights)
         if self.trainer.progress_bar_callback is not None:
             self.log("train/loss", means["train/loss"], prog_bar=True, logger=False)
-        self._measure(means | {f"student/{name}": value for name, value in student.extras.items()})
+        told = means | {f"student/{name}": value for name, value in student.extras.items()}
+        if student.embedding is not None and TASK in terms and len(terms) > 1:
+            told |= term_gradients(self.terms.weighted(terms, weights), student.embedding)
         if self.terms.balancer is not None:
-            self._measure({f"balance/{name}": f for name, f in self.terms.balancer.factors().items()})
-
-    def _measure(self, values: Mapping[str, Tensor]) -> None:
-        """Show these to callbacks now, and to loggers when the step is done."""
-        if values:
-            self._measured |= values
-            self.trainer.callback_metrics.update(values)
+            told |= {f"balance/{name}": f for name, f in self.terms.balancer.factors().items()}
+        self._log.measure(told, self.trainer)
 
     def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
         """In the very first step. Sharded parameters have no gradient of their own to measure."""
@@ -305,54 +317,24 @@ class DistillationModule(LightningModule):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
-        self._add_means({f"{stage}/loss": self.total(terms)} | _under(stage, terms), batch)
-        self._update_metrics(stage, student, [] if teacher is None else [teacher], batch)
-
-    def _add_means(self, values: Mapping[str, Tensor], batch: Batch) -> None:
-        """Count a batch's values; the task's own loss by its labels, all else by its size."""
-        size, labelled = len(batch["target"]), labelled_rows(batch["target"])
-        # A float on every process: where some are whole numbers, they do not add up.
-        share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
-        self._means.add(values, {n: share if n.rpartition("/")[2] == TASK else size for n in values})
-
-    def _update_metrics(
-        self, place: str, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch
-    ) -> None:
-        """Update the task's metrics by what has a label, the agreement by everything."""
-        metrics: MetricCollection = self.metrics[place]  # type: ignore[assignment]
-        agreement, labelled = self.task.agreement_name, labelled_rows(batch["target"])
-        for teacher in teachers:
-            metrics[agreement].update(student.logits, teacher.logits)
-        if bool(labelled.any()):
-            logits, target = student.logits[labelled], batch["target"][labelled]
-            for name, metric in metrics.items(keep_base=True):
-                if name != agreement:
-                    metric.update(logits, target)
+        if self.gradient_balancer is not None and self.gradient_balancer.reads_validation and stage == "val":
+            self._balanced(terms, student, batch)
+        self.metrics.add(under(stage, {"loss": self.total(terms)} | terms), batch)
+        self.metrics.update_at(stage, student, [] if teacher is None else [teacher], batch)
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an evaluation that was broken off has left."""
-        self._means.take()
+        self.metrics.forget_means()
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was measured, once: a name costs about as much as a small batch."""
-        self._log_evaluation("val")
+        """Log what was measured."""
+        self.metrics.log(self, "val")
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_test_epoch_end(self) -> None:
         """Log what was measured."""
-        self._log_evaluation("test")
-
-    def _log_evaluation(self, stage: str) -> None:
-        # What saw no label has no value. Several processes must all log the same names, though.
-        shared = self.trainer.world_size > 1
-        for name, (mean, weight) in self._means.take().items():
-            if weight or shared:
-                self.log(name, mean, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
-        for place, metrics in self.metrics.items():
-            if place.partition("/")[0] == stage:
-                known = {n: m for n, m in metrics.items(keep_base=True) if m.update_called or shared}  # type: ignore[operator]
-                self.log_dict(_under(place, known))
+        self.metrics.log(self, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Sample ids, what the task makes of the logits, and embeddings "batch dim"."""
@@ -383,6 +365,3 @@ class DistillationModule(LightningModule):
         if self.teacher is not None and "teacher" in checkpoint:
             self.teacher.load_state_dict(checkpoint["teacher"])
 
-
-def _under(place: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{place}/{name}": value for name, value in values.items()}

@@ -20,6 +20,7 @@ from lightning_distill.module import DistillationModule
 from lightning_distill.pair import Pair
 from lightning_distill.randomness import seed_step
 from lightning_distill.schedules import Schedule
+from lightning_distill.stage_metrics import StageMetrics
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Task
 from lightning_distill.term_log import scale_report
@@ -94,12 +95,10 @@ class MutualDistillationModule(DistillationModule):
         self.terms = WeightedTerms(losses, weights or {})
         self.others = nn.ModuleDict({name: students[name] for name in others})
         self._first = first
-        metrics = self.task.metrics(self.student.num_classes)
-        metrics[self.task.agreement_name] = self.task.agreement(self.student.num_classes)
         places = [
             place for stage in ("val", "test") for place in (stage, *(f"{stage}/{n}" for n in students))
         ]
-        self.metrics = nn.ModuleDict({place: metrics.clone(prefix=f"{place}/") for place in places})
+        self.metrics = StageMetrics(self.task, self.student.num_classes, True, places)
         self._pairs = {name: Pair(peer, None) for name, peer in students.items()}
 
     @property
@@ -190,8 +189,8 @@ class MutualDistillationModule(DistillationModule):
             values = {"loss": self.total(own)} | {k.removeprefix(f"{name}/"): v for k, v in own.items()}
             for place in [f"{stage}/{name}"] + [stage] * (name == self._first):
                 means |= {f"{place}/{key}": value for key, value in values.items()}
-                self._update_metrics(place, answer, others, batch)
-        self._add_means(means, batch)
+                self.metrics.update_at(place, answer, others, batch)
+        self.metrics.add(means, batch)
 
 
 def _detached(output: ModelOutput) -> ModelOutput:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,20 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for parameter, mean, count in zip(trained, split, counts, strict=True):
         if count:
             parameter.grad = mean.view_as(parameter).to(parameter.dtype)
+
+
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over all processes, in one exchange.
+
+    Args:
+        tensors: Of the same shapes on every process.
+    """
+    if alone() or not tensors:
+        return list(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    means = (flat / dist.get_world_size()).split([tensor.numel() for tensor in tensors])
+    return [mean.view_as(tensor) for mean, tensor in zip(means, tensors, strict=True)]
 
 
 def same_everywhere(tensors: Iterable[Tensor]) -> None:

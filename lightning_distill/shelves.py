@@ -14,10 +14,12 @@ SHELVES: Final = (
     "encoders",
     "feature_clipping",
     "fusion",
+    "gradient_balancing",
     "losses",
     "schedules",
     "tasks",
     "teachers",
+    "units",
 )
 """Where the package keeps what a config may name."""
 

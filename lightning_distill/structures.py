@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -71,6 +72,7 @@ class ModelOutput:
         features: modality -> float tensor "batch dim_m", one per encoder, zero where absent.
         extras: 0-d tensors worth logging, such as the saturated share of the fused feature.
         layers: Path of a module -> its output, for the layers that were asked for.
+        present: modality -> bool tensor "batch", which features were there, after modality dropout.
     """
 
     logits: Tensor
@@ -78,6 +80,7 @@ class ModelOutput:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     layers: Mapping[str, Tensor] = field(default_factory=dict)
+    present: Mapping[str, Tensor] = field(default_factory=dict)
 
     def at(self, name: str) -> Tensor:
         """The tensor a distillation term asks for by name.
@@ -135,3 +138,18 @@ def labelled_rows(target: Tensor) -> Tensor:
     if target.is_floating_point():
         return target.isfinite().any(dim=1)
     return (target != UNKNOWN).any(dim=1) if target.ndim == 2 else target != UNLABELLED
+
+
+def only_rows(target: Tensor, rows: Tensor) -> Tensor:
+    """The target with the label of all other rows unknown.
+
+    Args:
+        target: As in `Batch`.
+        rows: bool "batch".
+
+    >>> import torch
+    >>> only_rows(torch.tensor([1, 2, 0]), torch.tensor([True, False, True])).tolist()
+    [1, -100, 0]
+    """
+    unknown = math.nan if target.is_floating_point() else UNKNOWN if target.ndim == 2 else UNLABELLED
+    return target.masked_fill(~rows.view(-1, *[1] * (target.ndim - 1)), unknown)

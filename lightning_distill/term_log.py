@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,46 @@ if TYPE_CHECKING:
 from lightning_distill.terms import gradient_norms
 
 
-class TermLog:
-    """Adds terms up between two log entries, as one tensor: `self.log` costs more than a small step."""
+class StepLog:
+    """What training steps say, as one row every `log_every_n_steps`.
+
+    Terms are added up in between as one tensor each step: `self.log` costs more than a small step.
+    """
 
     def __init__(self) -> None:
         self._pending: list[Tensor] = []
+        self._measured: dict[str, Tensor] = {}
+        self._shown = False
 
-    def add(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """Keep the values of one batch."""
+    def begin(self, trainer: Trainer) -> None:
+        """See whether anybody looks."""
+        shown: Any = trainer.loggers or trainer.progress_bar_callback
+        self._shown = bool(shown and trainer.log_every_n_steps)  # type: ignore[attr-defined]
+
+    def writes(self, trainer: Trainer) -> bool:
+        """Whether this step has a row."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (trainer.global_step + 1) % every == 0
+
+    def add(self, loss: Tensor, terms: Mapping[str, Tensor], trainer: Trainer, batch_idx: int) -> bool:
+        """Keep the values of one batch; whether `means` is to be asked now.
+
+        Args:
+            loss: 0-d.
+            terms: Name -> raw value.
+            trainer: In the step.
+            batch_idx: Within the epoch.
+        """
+        if not self._shown:
+            return False
         with torch.no_grad():
             self._pending.append(torch.stack([loss, *terms.values()]))
+        if not self.writes(trainer):
+            return False
+        return not (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch
 
-    def take(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """Means since the last time: the loss, and each term raw and weighted."""
+    def means(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+        """Since the last time: the loss, and each term raw and weighted."""
         loss, *values = torch.stack(self._pending).mean(dim=0).unbind()
         self._pending.clear()
         means = {"train/loss": loss}
@@ -35,22 +62,29 @@ class TermLog:
             means[f"train/{name}_weighted"] = weights[name] * value
         return means
 
+    def measure(self, values: Mapping[str, Tensor], trainer: Trainer) -> None:
+        """Show these to callbacks now, and to loggers when the step is done, if it has a row."""
+        if values and self.writes(trainer):
+            self._measured |= values
+            trainer.callback_metrics.update(values)
 
-def log_row(trainer: Trainer, values: Mapping[str, Tensor]) -> None:
-    """Give values of a training step to every logger, as one row.
+    def flush(self, trainer: Trainer) -> None:
+        """Give every logger the row.
 
-    As Lightning does it at the end of a step, but without the bookkeeping for each name that comes with
-    `self.log`, in the step where it is called and in all later ones.
+        As Lightning does it at the end of a step, but without the bookkeeping for each name that comes with
+        `self.log`, in the step where it is called and in all later ones.
 
-    Args:
-        trainer: Within `on_train_batch_end`.
-        values: Name -> 0-d tensor.
-    """
-    trainer.logged_metrics.update(values)
-    row = {name: float(value) for name, value in values.items()} | {"epoch": trainer.current_epoch}
-    for logger in trainer.loggers:
-        logger.log_metrics(row, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
-        logger.save()
+        Args:
+            trainer: Within `on_train_batch_end`.
+        """
+        if not self._measured:
+            return
+        values, self._measured = self._measured, {}
+        trainer.logged_metrics.update(values)
+        row = {name: float(value) for name, value in values.items()} | {"epoch": trainer.current_epoch}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.save()
 
 
 def scale_report(

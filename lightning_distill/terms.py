@@ -88,14 +88,18 @@ class WeightedTerms(nn.Module):
         """
         counted = {name: value for name, value in terms.items() if weights[name]}
         if not counted:
-            return 0.0 * torch.stack(list(terms.values())).nan_to_num().sum()
+            return nothing(terms)
         if self.balancer is None:
             values = torch.stack(list(counted.values()))
             return (values * self._factors(tuple(weights[name] for name in counted), values)).sum()
-        weighted = {name: weights[name] * value for name, value in counted.items()}
+        weighted = self.weighted(terms, weights)
         if trained is None or not self.balancer.needs_gradients:
             return self.balancer(weighted)
         return self.balancer(weighted, gradient_norms(weighted, trained))
+
+    def weighted(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+        """Each term times its weight; a term of weight 0 is left out."""
+        return {name: weights[name] * value for name, value in terms.items() if weights[name]}
 
     def _factors(self, weights: tuple[float, ...], values: Tensor) -> Tensor:
         """The weights as one tensor beside the values, at least float32; made again only when they change."""
@@ -106,6 +110,11 @@ class WeightedTerms(nn.Module):
                 made = torch.tensor(weights, dtype=dtype).to(values.device, non_blocking=True)
             self._made = (key, made)
         return self._made[1]
+
+
+def nothing(terms: Mapping[str, Tensor]) -> Tensor:
+    """A loss of 0 with a gradient of 0, whatever the terms are."""
+    return 0.0 * torch.stack(list(terms.values())).nan_to_num().sum()
 
 
 def gradient_norms(terms: Mapping[str, Tensor], parameters: Iterable[nn.Parameter]) -> dict[str, Tensor]:

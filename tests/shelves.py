@@ -9,6 +9,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
+from lightning_distill.feature_clipping import HardClip
 from lightning_distill.losses import LogitKD
 
 SHELVES = (
@@ -27,6 +28,7 @@ FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 
 _BY_TYPE: dict[str, Any] = {
     "DistillationLoss": LogitKD(),
+    "list[FeatureClip]": [HardClip(0.5)],
     "float": 0.5,
     "int": 8,
     "str": "map",

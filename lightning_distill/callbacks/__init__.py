@@ -1,6 +1,7 @@
 """Callbacks: each also works in a Trainer of your own."""
 
 from lightning_distill.callbacks.best_checkpoint import BestCheckpoint
+from lightning_distill.callbacks.clip_gradients import ClipGradients
 from lightning_distill.callbacks.configured import ConfiguredHyperparameters
 from lightning_distill.callbacks.distill import Distill
 from lightning_distill.callbacks.predictions import PredictionWriter
@@ -9,6 +10,7 @@ from lightning_distill.callbacks.unfreezing import GradualUnfreezing
 
 __all__ = [
     "BestCheckpoint",
+    "ClipGradients",
     "ConfiguredHyperparameters",
     "Distill",
     "GradualUnfreezing",

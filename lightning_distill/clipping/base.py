@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,13 +65,21 @@ class ClipRule(nn.Module, ABC):
         Raises:
             ConfigError: If a gradient is sparse or complex.
         """
-        fresh = step is None or step != self._last_step
-        gradients = gradients_of(parameters, step or 0, epoch, fresh, split_over)
-        if not len(gradients):
-            return ClipReport()
-        self._last_step = step
+        if step is None:
+            self._last_step = None
+        gradients = gradients_of(parameters, step or 0, epoch, split_over=split_over)
+        return self.clip_gradients(gradients) if len(gradients) else ClipReport()
+
+    def clip_gradients(self, gradients: Gradients) -> ClipReport:
+        """`clip`, where somebody has looked the gradients up already.
+
+        Args:
+            gradients: At least one, with the step they are of.
+        """
+        fresh = gradients.step != self._last_step
+        self._last_step = gradients.step
         with torch.no_grad():
-            return self.edit(gradients)
+            return self.edit(gradients if fresh else replace(gradients, fresh=False))
 
     @abstractmethod
     def edit(self, gradients: Gradients) -> ClipReport:

@@ -3,58 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
 
-from lightning_distill.clipping.base import ClipRule
+from lightning_distill.clipping.base import ClipReport, ClipRule
 from lightning_distill.errors import ConfigError
+from lightning_distill.gradients import Gradients
+from lightning_distill.schedules.base import Schedule, value_at
+from lightning_distill.units.base import Unit
 
 
 class ValueClip(ClipRule):
     """g_clip = clip(g, -eps, eps), entry by entry; then theta <- theta - eta * g_clip.
 
-    NaN passes through; an infinite entry becomes +-eps, which is why `DistillationModule` checks the loss
-    before. With SGD the largest step of any weight is eta * eps. With Adam, eps below the typical |g|
-    cancels out of the update.
+    It is the formula and nothing else: NaN passes through, and an infinite entry becomes +-eps, a plausible
+    number. Wrap the rule in a guard, such as `SkipNonFinite`, where infinite gradients can occur. With SGD
+    the largest step of any weight is eta * eps. With Adam, eps below the typical |g| cancels out of the
+    update.
 
     Args:
-        epsilon: The bound eps, in units of the gradient; positive.
+        epsilon: The bound eps, positive: in units of the gradient, or of `unit`. May follow a schedule.
+        unit: What an epsilon of 1 means, measured on the gradients before the clip; without it, 1.
 
     Raises:
-        ConfigError: If epsilon is not a positive number.
+        ConfigError: If epsilon is not a positive number, from the start or at some step of its schedule.
 
     Source: the method's gradient clip, g_clip = clip(g, -eps, eps).
 
-    >>> w = nn.Parameter(torch.zeros(2)); w.grad = torch.tensor([3.0, -0.5])
-    >>> report = ValueClip(1.0).clip([w], measure=True)
-    >>> w.grad.tolist(), report["clipped_share"].item()
-    ([1.0, -0.5], 0.5)
+    >>> w = torch.nn.Parameter(torch.zeros(2)); w.grad = torch.tensor([3.0, -0.5])
+    >>> report = ValueClip(1.0).clip([w])
+    >>> w.grad.tolist()
+    [1.0, -0.5]
     """
 
-    def __init__(self, epsilon: float) -> None:
+    def __init__(self, epsilon: float | Schedule, unit: Unit | None = None) -> None:
         super().__init__()
-        if not (math.isfinite(epsilon) and epsilon > 0):
-            raise ConfigError(
-                where="ValueClip.epsilon", found=epsilon, expected="a positive number", fix="try 0.01"
-            )
-        self.epsilon = epsilon
+        if not isinstance(epsilon, Schedule):
+            _check(epsilon, "ValueClip.epsilon")
+        self.epsilon, self.unit = epsilon, unit
 
-    @torch.no_grad()
-    def clip(self, parameters: Sequence[nn.Parameter], *, measure: bool = False) -> dict[str, Tensor]:
-        """Clamp in place: one pass a tensor, half of what torch's foreach version reads and writes."""
-        grads = [p.grad for p in parameters if p.grad is not None]
-        report = self._measure(grads) if measure and grads else {}
-        for grad in grads:
-            grad.clamp_(-self.epsilon, self.epsilon)
-        return report
-
-    def _measure(self, grads: Sequence[Tensor]) -> dict[str, Tensor]:
-        clipped = torch.stack([(g.abs() > self.epsilon).sum() for g in grads]).sum()
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
-        return {"clipped_share": clipped / sum(g.numel() for g in grads), "gradient_norm": norm}
+    def edit(self, gradients: Gradients) -> ClipReport:
+        """Clamp each gradient in one pass; reports `epsilon` where it can change."""
+        value = value_at(self.epsilon, gradients.step, gradients.epoch)
+        if isinstance(self.epsilon, Schedule):
+            _check(value, f"ValueClip.epsilon at step {gradients.step}, epoch {gradients.epoch}")
+        elif self.unit is None:
+            for grad in gradients.local:
+                grad.clamp_(-value, value)
+            return ClipReport()
+        bound = torch.full((), value, device=gradients.device)
+        if self.unit is not None:
+            bound *= self.unit(gradients.local, fresh=gradients.fresh, total=gradients.total)
+        # A number: on the CPU torch clamps by a tensor five times slower, and waits for nothing.
+        low, high = (-bound.item(), bound.item()) if bound.device.type == "cpu" else (-bound, bound)
+        for grad in gradients.local:
+            grad.clamp_(low, high)
+        return ClipReport({"epsilon": bound})
 
     def extra_repr(self) -> str:
         """Show the bound."""
         return f"epsilon={self.epsilon}"
+
+
+def _check(epsilon: float, where: str) -> None:
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ConfigError(where=where, found=epsilon, expected="a positive number", fix="try 0.01")

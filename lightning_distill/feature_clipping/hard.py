@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from lightning_distill.errors import ConfigError
-from lightning_distill.feature_clipping.base import FeatureClip
+from lightning_distill.feature_clipping.base import ElementwiseClip
 
 
-class HardClip(FeatureClip):
+class HardClip(ElementwiseClip):
     """x_clip = clip(x, -eps, eps), entry by entry.
 
-    The gradient is 1 where |x| < eps and 0 where |x| > eps (on the bound itself torch's versions differ), so
-    a saturated entry stops learning: watch `saturated_share`. NaN passes through.
+    The gradient is 1 where |x| <= eps and 0 beyond, so a saturated entry stops learning: watch
+    `saturated_share`. Where one range serves features of several sizes, the largest is starved: of a
+    normal feature with deviation sigma, erf(eps / (sigma * sqrt(2))) of the entries still learn. NaN passes
+    through, without gradient.
 
     Args:
-        epsilon: The bound eps, in units of the feature; positive.
+        epsilon: The bound eps, in units of the feature or in `unit`; positive.
+        unit: What an epsilon of 1 means, measured on the feature itself; None is the feature's own units.
 
     Raises:
         ConfigError: If epsilon is not a positive number.
 
-    Source: the method's fused-feature clip, x_clip = clip(x, -eps, eps).
+    Source: the method's fused-feature clip, x_clip = clip(x, -eps, eps); on the bound the gradient is
+    that of `torch.clamp`, 1, where other libraries have 0 or one half.
 
     >>> import torch
     >>> HardClip(1.0)(torch.tensor([[-3.0, 0.5]])).tolist()
     [[-1.0, 0.5]]
     """
 
-    def __init__(self, epsilon: float) -> None:
-        super().__init__()
-        if not (math.isfinite(epsilon) and epsilon > 0):
-            raise ConfigError(
-                where="HardClip.epsilon", found=epsilon, expected="a positive number", fix="try 3.0"
-            )
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Clip x, "batch dim"."""
-        return x.clamp(-self.epsilon, self.epsilon)
-
-    def saturated_share(self, x: Tensor) -> Tensor:
-        """Share of entries with |x| > eps."""
-        return (x.abs() > self.epsilon).float().mean()
-
-    def extra_repr(self) -> str:
-        """Show the bound."""
-        return f"epsilon={self.epsilon}"
+        bound = self.bound(x, present, fresh=self.training)
+        return x.clamp(-bound, bound)

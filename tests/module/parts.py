@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_distill.clipping import ClipRule, ValueClip
+from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
+from lightning_distill.gradients import Gradients
 from lightning_distill.losses import DistillationLoss, LogitKD
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
@@ -123,6 +124,6 @@ class Spy(ClipRule):
         self.calls: list[tuple[int, ...]] = []
         self.rule = ValueClip(1e-3)
 
-    def clip(self, parameters: Sequence[nn.Parameter], *, measure: bool = False) -> dict[str, Tensor]:
-        self.calls.append(tuple(p.data_ptr() for p in parameters))
-        return self.rule.clip(parameters, measure=measure)
+    def edit(self, gradients: Gradients) -> ClipReport:
+        self.calls.append(tuple(p.data_ptr() for p in gradients.parameters))
+        return self.rule.edit(gradients)

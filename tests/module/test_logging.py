@@ -34,8 +34,8 @@ def test_every_term_is_logged_raw_and_weighted(tmp_path: Path) -> None:
         assert weighted == pytest.approx([weight * value for value in terms[name]])
     total = [sum(weights[n] * terms[n][i] for n in weights) for i in range(4)]
     assert notebook.series("train/loss") == pytest.approx(total)
-    assert len(notebook.series("clip/clipped_share")) == len(notebook.series("clip/gradient_norm")) == 4
-    assert max(notebook.series("clip/clipped_share")) > 0
+    assert len(notebook.series("clip/clipped_share/a")) == len(notebook.series("clip/norm_before/a")) == 4
+    assert max(notebook.series("clip/clipped_share/a")) > 0
     assert all(0 <= share <= 1 for share in notebook.series("student/saturated_share"))
     wanted = {"task", "kd", "hint", "loss", "accuracy", "macro_f1", "calibration_error", "agreement"}
     assert {f"val/{name}" for name in wanted} <= {name for _, row in notebook.rows for name in row}

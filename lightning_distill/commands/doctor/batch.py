@@ -149,7 +149,7 @@ class _Trial:
         self.seen |= {f"the gradient of {name}": gradient for name, gradient in gradients.items()}
         if all(bool(value.isfinite().all()) for value in self.seen.values()):
             if module.clip_rule is not None:
-                module.clip_rule.clip(self.trained, measure=False)
+                module.clip_rule.clip(module.named_parameters())
             self.optimizer.step()
         return time.perf_counter() - begin
 

@@ -8,6 +8,7 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from lightning_distill import checks
+from lightning_distill.clipper import refuse_to_be_ignored
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.commands.doctor.parts import Parts
 from lightning_distill.commands.doctor.samples import SplitCount
@@ -20,7 +21,7 @@ def check_fit(parts: Parts, findings: Findings) -> None:
     module, data = parts.module, parts.data
     if parts.trainer is not None and module is not None and module.clip_rule is not None:
         with findings.step("model.clip_rule"):
-            checks.clip_rule_is_obeyed(parts.trainer)
+            refuse_to_be_ignored(parts.trainer)
     if module is None or data is None:
         return
     student, classes = module.student, getattr(data, "classes", None)

@@ -1,0 +1,156 @@
+"""A clip rule at work in Lightning: at the right moment, on unscaled gradients, in every mode."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.amp.grad_scaler import OptState
+from torch.optim import Optimizer
+
+from lightning_distill.clipping import ClipRule
+from lightning_distill.errors import ConfigError
+from lightning_distill.gradients import Gradients, gradients_of
+from lightning_distill.telemetry import GradientTelemetry
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+_WRAPPERS = re.compile(r"^student\.|_fsdp_wrapped_module\.|_orig_mod\.")
+"""What stands in a parameter's name beside the path in the model."""
+
+
+class GradientClipper:
+    """Brings a rule the gradients one optimizer is about to step with, and obeys what it says.
+
+    The one place that knows of Lightning: the hook `configure_gradient_clipping`, the hook
+    `on_before_optimizer_step` (manual optimization, where Lightning never calls the former) and the callback
+    for modules of others all come here. It unscales what Lightning leaves scaled (fused optimizers under
+    16-mixed), leaves a step alone that the loss scaler is about to skip, and lets no step be taken that the
+    rule wants skipped.
+
+    Args:
+        rule: What clips; None where gradients are only to be looked up.
+    """
+
+    def __init__(self, rule: ClipRule | None) -> None:
+        self.rule = rule
+        self._names: dict[int, str] = {}
+        self._telemetry = GradientTelemetry()
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Learn the parameters' names; those of a student are without "student.".
+
+        Args:
+            trainer: Before its first step.
+            module: What is trained.
+
+        Raises:
+            ConfigError: Where Lightning would ignore the rule, or clip a second time.
+        """
+        if self.rule is not None:
+            refuse_to_be_ignored(trainer)
+            self.rule.to(module.device)
+        self._names = {id(p): _WRAPPERS.sub("", name) for name, p in module.named_parameters()}
+
+    def gradients(self, trainer: Trainer, optimizer: Optimizer) -> Gradients | None:
+        """What there is to edit, unscaled; None where there is no gradient, or the scaler skips the step.
+
+        Args:
+            trainer: In a step, after the last backward.
+            optimizer: About to step.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        named = [(self._names.get(id(p), f"adaptor.{i}"), p) for i, p in enumerate(parameters)]
+        if all(p.grad is None for p in parameters) or _unscaled_and_overflown(trainer, optimizer):
+            return None
+        return gradients_of(named, trainer.global_step, trainer.current_epoch, split_over=_split(trainer))
+
+    def clip(
+        self, trainer: Trainer, optimizer: Optimizer, gradients: Gradients, measure: bool
+    ) -> dict[str, Tensor]:
+        """Clip, and keep the optimizer from a step the rule wants skipped.
+
+        Args:
+            trainer: In the step.
+            optimizer: About to step.
+            gradients: As `gradients` has found them.
+            measure: Also measure, on a sample, what the rule does to each part of the model.
+
+        Returns:
+            Name -> 0-d tensor.
+        """
+        if self.rule is None:
+            return {}
+        if measure:
+            self._telemetry.before(gradients)
+        report = self.rule.clip_gradients(gradients)
+        if report.skip is not None:
+            _hold(optimizer, report.skip, _scaler(trainer) is not None)
+        return {**report.values, **(self._telemetry.after() if measure else {})}
+
+
+def refuse_to_be_ignored(trainer: Trainer) -> None:
+    """Refuse settings under which Lightning would ignore or double a clip rule.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    if trainer.gradient_clip_val:
+        raise ConfigError(
+            where="trainer.gradient_clip_val",
+            found=f"{trainer.gradient_clip_val} beside a clip rule",
+            expected="one of the two",
+            fix="remove trainer.gradient_clip_val, or the clip rule; `NormClip` and `ValueClip` are what the"
+            " Trainer's own two algorithms do",
+        )
+    if "deepspeed" in type(trainer.strategy).__name__.lower():
+        raise ConfigError(
+            where="clip rule",
+            found="DeepSpeed, which clips by itself and lets nobody else at its gradients",
+            expected="a strategy that lets the module clip",
+            fix="use the strategy `fsdp` or `ddp`, or set gradient_clipping in DeepSpeed's own config",
+        )
+
+
+def _scaler(trainer: Trainer) -> Any:
+    return getattr(trainer.precision_plugin, "scaler", None)
+
+
+def _unscaled_and_overflown(trainer: Trainer, optimizer: Optimizer) -> bool:
+    """Unscale where Lightning has not; whether the scaler has found an overflow and will skip the step.
+
+    Only a fused optimizer on an accelerator is not asked: that would wait, and its step does not.
+    """
+    scaler = _scaler(trainer)
+    if scaler is None or not scaler.is_enabled():
+        return False
+    if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.READY:
+        scaler.unscale_(optimizer)
+    found = list(scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values())
+    if _fused(optimizer) and any(flag.device.type != "cpu" for flag in found):
+        return False
+    return any(bool(flag) for flag in found)
+
+
+def _fused(optimizer: Optimizer) -> bool:
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def _hold(optimizer: Optimizer, skip: Tensor, scaled: bool) -> None:
+    """Keep the optimizer from stepping, without waiting where it can read a flag on the device."""
+    if skip.device.type != "cpu" and _fused(optimizer) and not scaled:
+        optimizer.grad_scale, optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
+    elif bool(skip):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def _split(trainer: Trainer) -> Any:
+    """The processes over which FSDP1 splits what looks like plain tensors."""
+    if type(trainer.strategy).__name__ != "FSDPStrategy":
+        return None
+    return torch.distributed.group.WORLD

@@ -1,0 +1,100 @@
+"""A clip of the gradient on its way from the fusion into an encoder."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_distill.feature_clipping.base import ElementwiseClip
+from lightning_distill.units import Unit
+
+
+class BoundaryClip(ElementwiseClip):
+    """Forward x; backward g <- clip(g, -eps * s, eps * s), entry by entry, with s = gradient_scale / batch.
+
+    It bounds what all that follows, fusion and terms alike, may do to one encoder:
+    |dL/dtheta| <= |J| * eps * s * sqrt(batch * dim), where J is the Jacobian of the encoder. The feature
+    itself is left as it is, so nothing is saturated.
+
+    A loss is a mean over the batch, multiplied by a loss scale and divided by the number of accumulated
+    batches. s takes all of that out, so that eps bounds the gradient of one sample's own loss, whatever batch
+    size, precision and accumulation are. Entries that are not finite pass as they are, so that a `GradScaler`
+    sees the overflow. Each process clips before gradients are averaged, and each backward pass by itself
+    where several go through one forward pass.
+
+    Args:
+        epsilon: The bound eps, in units of one sample's gradient or in `unit`; positive.
+        unit: What an epsilon of 1 means, measured in each backward pass on the gradient itself, over the rows
+            that are present; its history follows where the forward pass was one of training. It needs no
+            `gradient_scale`, but for a history that outlives a change of the loss scale. None is the
+            gradient's own units. A unit cannot be compiled with `fullgraph=True`.
+
+    Raises:
+        ConfigError: If epsilon is not a positive number.
+
+    Source: the method's gradient clip g = clip(g, -eps, eps), moved to the boundary between encoder and
+    fusion; by the chain rule it is then one per modality.
+
+    >>> x = torch.zeros(2, 2, requires_grad=True)
+    >>> (BoundaryClip(1.0)(x) * torch.tensor([3.0, 0.4])).mean(dim=0).sum().backward()
+    >>> x.grad.tolist()
+    [[0.5, 0.20000000298023224], [0.5, 0.20000000298023224]]
+    """
+
+    def __init__(self, epsilon: float, unit: Unit | None = None) -> None:
+        super().__init__(epsilon, unit)
+        self.gradient_scale: float | Tensor = 1.0
+        """Loss scale / accumulated batches: a number or a 0-d tensor, set before the forward pass."""
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return x, "batch dim", as it is."""
+        scale = self.gradient_scale / max(len(x), 1)
+        if self.unit is None:
+            clipped: Tensor = _ClipGradient.apply(x, self.epsilon * scale)
+        else:
+            clipped = _ClipGradientByUnit.apply(x, self, scale, present, self.training)
+        return clipped
+
+    def saturated(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """No entry: the forward pass changes nothing."""
+        return torch.zeros_like(x, dtype=torch.bool)
+
+
+class _ClipGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float | Tensor) -> Tensor:
+        ctx.bound = bound
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _clipped(grads[0], ctx.bound), None
+
+
+class _ClipGradientByUnit(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, clip: BoundaryClip, scale: float | Tensor, present: Tensor | None, fresh: bool
+    ) -> Tensor:
+        ctx.given = clip, scale, present, fresh
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,), (clip, scale, present, fresh) = grads, ctx.given
+        bound = scale * clip.bound(grad / scale, present, fresh)
+        return _clipped(grad, bound), None, None, None, None
+
+
+def _clipped(grad: Tensor, bound: float | Tensor) -> Tensor:
+    if grad.device.type == "cpu" and grad.numel() and not torch.compiler.is_compiling():
+        # Waiting for two numbers costs nothing here, and saves the pass where nothing is to be clipped.
+        lowest, highest = (value.item() for value in grad.detach().aminmax())
+        if -bound <= lowest and highest <= bound:
+            return grad
+        if math.isfinite(lowest) and math.isfinite(highest):
+            return grad.clamp(-bound, bound)
+    return torch.where(grad.isinf(), grad, grad.clamp(-bound, bound))

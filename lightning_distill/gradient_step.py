@@ -1,0 +1,149 @@
+"""What happens between the loss and the optimizer's step: balancing, then clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_distill.clipper import GradientClipper
+from lightning_distill.clipping import ClipRule
+from lightning_distill.errors import ConfigError
+from lightning_distill.gradient_balancing import GradientBalancer, StudentView
+from lightning_distill.gradients import Gradients
+from lightning_distill.model import MultimodalModel
+from lightning_distill.ranks import average
+from lightning_distill.structures import Batch, ModelOutput, labelled_rows, only_rows
+from lightning_distill.tasks import Task
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+
+class GradientStep:
+    """Balancer and clip rule of one optimizer, with the gradients of single terms in between.
+
+    Args:
+        rule: What clips.
+        balancer: What balances gradients before.
+    """
+
+    def __init__(self, rule: ClipRule | None, balancer: GradientBalancer | None) -> None:
+        self._clipper = GradientClipper(rule)
+        self._balancer = balancer
+        self._by_term: dict[str, dict[int, Tensor]] = {}
+        self._scale: Tensor | None = None
+
+    def begin(self, trainer: Trainer, module: LightningModule, sharded: bool) -> None:
+        """Learn names; refuse what cannot work.
+
+        Raises:
+            ConfigError: If Lightning would ignore the rule, or gradients of single terms are wanted of a
+                student that is split over processes.
+        """
+        self._clipper.begin(trainer, module)
+        self._by_term = {}
+        if sharded and self._balancer is not None and self._balancer.per_term_gradients:
+            raise ConfigError(
+                where="model.gradient_balancer",
+                found=f"{type(self._balancer).__name__} with a student that is split over processes",
+                expected="a balancer that needs no gradient of each term, since no process has the student"
+                " whole",
+                fix="use OGMGE or AGM, or the strategy ddp",
+            )
+
+    def keep_term_gradients(self, terms: Mapping[str, Tensor], trainer: Trainer) -> None:
+        """Add this batch's gradient of each term to those of the batches before it in the same step.
+
+        Args:
+            terms: Name -> weighted term with its graph, which is kept.
+            trainer: Before backward.
+        """
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        groups = trainer.optimizers[0].param_groups
+        trained = [p for group in groups for p in group["params"] if p.requires_grad]
+        for name, value in terms.items():
+            if not value.requires_grad:
+                continue
+            share = value / trainer.accumulate_grad_batches
+            loss = share if scaler is None else scaler.scale(share)
+            found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+            kept = self._by_term.setdefault(name, {})
+            for parameter, grad in zip(trained, found, strict=True):
+                if grad is not None:
+                    kept[id(parameter)] = kept[id(parameter)] + grad if id(parameter) in kept else grad
+        # A scaler changes its scale only after the step, so all batches of a step have the same.
+        self._scale = None if scaler is None else scaler.scale(torch.ones((), device=loss.device))
+
+    def act(self, trainer: Trainer, optimizer: Optimizer, measure: bool) -> dict[str, Tensor]:
+        """Balance, then clip.
+
+        Args:
+            trainer: In its hook, after the last backward.
+            optimizer: About to step.
+            measure: Also measure what the rule does.
+
+        Returns:
+            Name -> 0-d tensor to log.
+        """
+        gradients = self._clipper.gradients(trainer, optimizer)
+        by_term, self._by_term = self._by_term, {}
+        if gradients is None:
+            return {}
+        told: dict[str, Tensor] = {}
+        if self._balancer is not None:
+            with torch.no_grad():
+                found = self._balancer.balance(gradients, self._beside(gradients, by_term))
+            told = {f"balance/{name}": value for name, value in found.items()}
+        clipped = self._clipper.clip(trainer, optimizer, gradients, measure)
+        return told | {f"clip/{name}": value for name, value in clipped.items()}
+
+    def _beside(
+        self, gradients: Gradients, by_term: Mapping[str, Mapping[int, Tensor]]
+    ) -> dict[str, list[Tensor | None]]:
+        """Each term's gradients in the order of all gradients, unscaled and averaged over processes."""
+        found: dict[str, list[Tensor | None]] = {}
+        for name, kept in by_term.items():
+            there = [kept.get(id(p)) for p in gradients.parameters]
+            grads = [g if self._scale is None else g / self._scale for g in there if g is not None]
+            whole = iter(average(grads))
+            found[name] = [None if g is None else next(whole) for g in there]
+        return found
+
+
+def view_of(
+    student: MultimodalModel, task: Task, output: ModelOutput, batch: Batch, step: int, epoch: int, seed: int
+) -> StudentView:
+    """What a balancer may look at.
+
+    Args:
+        student: Which gave the output.
+        task: Its loss.
+        output: With its graph.
+        batch: What was answered.
+        step: Optimizer steps taken.
+        epoch: Epochs completed.
+        seed: Of the run.
+    """
+    target, weight = batch["target"], batch.get("weight")
+    present = output.present
+
+    def task_loss(logits: Tensor, rows: Tensor) -> Tensor:
+        return task.loss(logits, only_rows(target, rows), weight)
+
+    return StudentView(
+        features=output.features,
+        present=present,
+        logits=output.logits,
+        target=target,
+        labelled=labelled_rows(target),
+        answer_from=lambda modalities: student.answer_from(output.features, present, modalities),
+        task_loss=task_loss,
+        step=step,
+        epoch=epoch,
+        seed=seed,
+    )
+

@@ -1,0 +1,245 @@
+"""Choosing the range of a clip, alone or with the learning rate, in a handful of trainings."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_distill.errors import ConfigError, NonFiniteError
+from lightning_distill.module import DistillationModule
+from lightning_distill.optimization import GroupedOptimizer
+from lightning_distill.range_places import ALL, GradientRange, Place
+from lightning_distill.range_quantiles import QuantileRecorder, Quantiles
+from lightning_distill.range_search import JointSearch, Ladder, RangeSearch, Search
+from lightning_distill.range_trials import Choice, Goal, Plateau, Trial, plateaus
+
+__all__ = ["Choice", "ClipRangeFinder", "ClipRangeResult", "Goal", "Trial"]
+
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "callbacks": None,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+@dataclass(frozen=True)
+class ClipRangeResult:
+    """What was found.
+
+    Attributes:
+        quantiles: Group -> quantiles of what the clip would see: "all", each modality, "rest".
+        ladder: The ranges that were worth a trial.
+        trials: In the order they were made; the first without a clip, at the rate the module comes with.
+        chosen: The one to use.
+        goal: What was compared.
+        plateaus: Ranges that cannot be told apart.
+    """
+
+    quantiles: Mapping[str, Quantiles]
+    ladder: Ladder
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    goal: Goal
+    plateaus: tuple[Plateau, ...]
+
+
+class ClipRangeFinder:
+    """Finds eps in a few trainings from one start: same weights, same seed, same batches.
+
+    The first training has no clip and records quantiles of what would be clipped. From them a few ranges
+    are chosen, and each is judged by the validation metric after a training of its own. A training whose
+    loss becomes NaN or infinite counts as the worst.
+
+        finder = ClipRangeFinder(make_module, data, {"max_epochs": 3})
+        result = finder.run()
+        result.chosen.choice.epsilon, result.chosen.learning_rate
+
+    Args:
+        make_module: Makes the module to train, each time anew.
+        data: What it is trained on.
+        trainer: Arguments of `Trainer`, among them the length of a training.
+        place: Which range to look for.
+        rates: Look for the learning rate too.
+        trials: Trainings after the first, at most.
+        goal: The metric; None is the task's own.
+        seed: Of all trainings.
+
+    Raises:
+        ConfigError: If there is to be no trial, or the length of a training is not given.
+    """
+
+    def __init__(
+        self,
+        make_module: Callable[[], DistillationModule],
+        data: LightningDataModule,
+        trainer: Mapping[str, Any],
+        place: Place | None = None,
+        rates: bool = False,
+        trials: int = 5,
+        goal: Goal | None = None,
+        seed: int = 0,
+    ) -> None:
+        _check(trials, trainer)
+        self.make_module, self.data, self.trainer = make_module, data, {**trainer, **QUIET}
+        self.place = place or GradientRange()
+        self.rates, self.trials, self.goal, self.seed = rates, trials, goal, seed
+        self._start: dict[str, Tensor] | None = None
+        self._defaults: dict[str, Any] = {}
+
+    def run(self, report: Callable[[Trial], None] | None = None) -> ClipRangeResult:
+        """Do all trainings.
+
+        Args:
+            report: Told of each training when it is done.
+
+        Raises:
+            ConfigError: If nothing could be recorded, or nobody logs the metric.
+        """
+        recorder = QuantileRecorder()
+        done = [self.trial(Choice(), recorder)]
+        _tell(report, done)
+        quantiles = recorder.quantiles()
+        if ALL not in quantiles:
+            raise ConfigError(
+                where="ClipRangeFinder",
+                found="no step with a finite entry other than 0",
+                expected="a training that begins well, if it does not end well",
+                fix="check the data with lightning-distill doctor, or lower the learning rate",
+            )
+        ladder, goal = self.ladder(quantiles[ALL]), self.settled_goal()
+        search: Search = JointSearch(ladder, goal, self.trials) if self.rates else RangeSearch(ladder)
+        while len(done) <= self.trials and (choice := search.following(done)) is not None:
+            done.append(self.trial(choice))
+            _tell(report, done)
+        found = tuple(plateaus(done, goal))
+        return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
+
+    def trial(self, choice: Choice, recorder: QuantileRecorder | None = None) -> Trial:
+        """One training.
+
+        Args:
+            choice: What to train with.
+            recorder: Gets what would be clipped; only where the choice has no range.
+
+        Raises:
+            ConfigError: If nobody logs the metric.
+        """
+        began = time.perf_counter()
+        module = self._fresh(choice.rate)
+        if recorder is None:
+            self.place.set(module, choice.epsilon)
+        else:
+            self.place.watch(module, recorder)
+        goal = self.settled_goal(module)
+        best, stopped = _Best(goal), ""
+        trainer = Trainer(**{**self.trainer, "callbacks": [best]})
+        seed_everything(self.seed, workers=True, verbose=False)
+        try:
+            trainer.fit(module, datamodule=self.data)
+            if best.step != trainer.global_step:
+                trainer.validate(module, datamodule=self.data, verbose=False)
+        except NonFiniteError as error:
+            stopped = f"step {trainer.global_step}: {error.found}" if hasattr(error, "found") else str(error)
+        value, loss = (None, None) if stopped else best.found
+        if value is None and not stopped:
+            stopped = f"{goal.monitor} was never finite"
+        rate = float(self._defaults.get("lr", 1.0)) * choice.rate
+        return Trial(choice, rate, value, loss, stopped, time.perf_counter() - began)
+
+    def ladder(self, quantiles: Quantiles) -> Ladder:
+        """Ranges worth a trial, for the optimizer of the first training."""
+        scale_free = {"eps", "betas"} & self._defaults.keys()
+        if self.place.letter != GradientRange.letter:
+            scale_free = set()
+        return Ladder.of(quantiles, float(self._defaults.get("eps", 0.0)) if scale_free else None)
+
+    def settled_goal(self, module: DistillationModule | None = None) -> Goal:
+        """The metric that is compared: what was asked for, else the task's own."""
+        if self.goal is None:
+            metric, mode = (module or self._fresh(1.0)).task.monitor
+            self.goal = Goal(f"val/{metric}", mode)
+        return self.goal
+
+    def _fresh(self, rate: float) -> DistillationModule:
+        """A module with the weights all begin with."""
+        seed_everything(self.seed, workers=True, verbose=False)
+        module = self.make_module()
+        if self._start is None:
+            self._start = {name: x.detach().clone() for name, x in module.state_dict().items()}
+        else:
+            module.load_state_dict(self._start)
+        module.optimizer_factory = self._at_rate(module.optimizer_factory, rate)
+        return module
+
+    def _at_rate(self, factory: Any, rate: float) -> Any:
+        """The same factory, with another learning rate."""
+        if isinstance(factory, GroupedOptimizer):
+            other = copy.copy(factory)
+            other.optimizer = self._at_rate(factory.optimizer, rate)
+            return other
+
+        def make(parameters: Any) -> Optimizer:
+            optimizer: Optimizer = factory(parameters)
+            self._defaults = dict(optimizer.defaults)
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * rate
+            return optimizer
+
+        return make
+
+
+class _Best(Callback):
+    """Keeps the best value of a metric, and the loss beside it."""
+
+    def __init__(self, goal: Goal) -> None:
+        self.goal, self.step = goal, -1
+        self.found: tuple[float | None, float | None] = (None, None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare."""
+        self.step = trainer.global_step
+        told = trainer.callback_metrics
+        if self.goal.monitor not in told:
+            raise ConfigError(
+                where="ClipRangeFinder.goal",
+                found=f"{self.goal.monitor}, which nobody logs",
+                expected=f"one of {', '.join(sorted(n for n in told if n.startswith('val/')))}",
+                fix="name another, or give the data a validation split",
+            )
+        value, loss = told[self.goal.monitor], told.get("val/task")
+        if not torch.isfinite(value):
+            return
+        now = float(value), None if loss is None or not torch.isfinite(loss) else float(loss)
+        trials = [Trial(Choice(), 0.0, *pair) for pair in (self.found, now)]
+        self.found = now if self.goal.score(trials[1]) > self.goal.score(trials[0]) else self.found
+
+
+def _tell(report: Callable[[Trial], None] | None, done: list[Trial]) -> None:
+    if report is not None:
+        report(done[-1])
+
+
+def _check(trials: int, trainer: Mapping[str, Any]) -> None:
+    if trials < 1:
+        raise ConfigError(
+            where="ClipRangeFinder.trials", found=trials, expected="1 or more", fix="leave it out for 5"
+        )
+    steps = trainer.get("max_steps")
+    if trainer.get("max_epochs") is None and (steps is None or steps < 0):
+        raise ConfigError(
+            where="ClipRangeFinder.trainer",
+            found="neither max_epochs nor max_steps",
+            expected="the length of a training",
+            fix="give one of the two; on the command line --steps N",
+        )

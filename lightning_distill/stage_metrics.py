@@ -1,0 +1,98 @@
+"""What is measured in validation and test: means of the terms, the task's metrics, agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightning_distill.epoch_means import EpochMeans
+from lightning_distill.structures import Batch, ModelOutput, labelled_rows
+from lightning_distill.tasks import Task
+from lightning_distill.terms import TASK
+
+
+class StageMetrics(nn.ModuleDict):
+    """Place -> metrics, where a place is "val", "test" or what lies under them, such as "val/peer".
+
+    Args:
+        task: Whose metrics they are.
+        num_outputs: Width of the logits.
+        taught: Whether agreement with somebody is measured too.
+        places: Names.
+    """
+
+    def __init__(self, task: Task, num_outputs: int, taught: bool, places: Iterable[str]) -> None:
+        metrics = task.metrics(num_outputs)
+        if taught:
+            metrics[task.agreement_name] = task.agreement(num_outputs)
+        super().__init__({place: metrics.clone(prefix=f"{place}/") for place in places})
+        self._agreement = task.agreement_name
+        self._means = EpochMeans()
+
+    def add(self, values: Mapping[str, Tensor], batch: Batch) -> None:
+        """Count a batch's values; the task's own loss by its labels, all else by its size.
+
+        Args:
+            values: Full name -> mean over the batch, 0-d.
+            batch: It tells the numbers.
+        """
+        size, labelled = len(batch["target"]), labelled_rows(batch["target"])
+        # A float on every process: where some are whole numbers, they do not add up.
+        share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
+        self._means.add(values, {n: share if n.rpartition("/")[2] == TASK else size for n in values})
+
+    def update_at(
+        self, place: str, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch
+    ) -> None:
+        """Update the task's metrics by what has a label, the agreement by everything.
+
+        Args:
+            place: One of the places.
+            student: Its answer.
+            teachers: Those it is to agree with.
+            batch: What they answered.
+        """
+        metrics: MetricCollection = self[place]  # type: ignore[assignment]
+        for teacher in teachers:
+            metrics[self._agreement].update(student.logits, teacher.logits)
+        labelled = labelled_rows(batch["target"])
+        if bool(labelled.any()):
+            logits, target = student.logits[labelled], batch["target"][labelled]
+            for name, metric in metrics.items(keep_base=True):
+                if name != self._agreement:
+                    metric.update(logits, target)
+
+    def forget_means(self) -> None:
+        """Forget what an evaluation that was broken off has left."""
+        self._means.take()
+
+    def log(self, module: LightningModule, stage: str) -> None:
+        """Log everything of a stage, once: a name costs about as much as a small batch.
+
+        Args:
+            module: In its hook at the end of the evaluation.
+            stage: "val" or "test".
+        """
+        # What saw no label has no value. Several processes must all log the same names, though.
+        shared = module.trainer.world_size > 1
+        for name, (mean, weight) in self._means.take().items():
+            if weight or shared:
+                module.log(name, mean, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
+        for place, metrics in self.items():
+            if place.partition("/")[0] == stage:
+                found = metrics.items(keep_base=True)  # type: ignore[operator]
+                known = {name: m for name, m in found if m.update_called or shared}
+                module.log_dict(under(place, known))
+
+
+def under(place: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with names that begin with the place.
+
+    >>> under("val", {"loss": 1})
+    {'val/loss': 1}
+    """
+    return {f"{place}/{name}": value for name, value in values.items()}

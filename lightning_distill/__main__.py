@@ -25,6 +25,7 @@ _OTHERS: Final = {
     "cache": "let a teacher answer before training, once for all runs",
     "knowledge": "keep what a teacher knows about a data set",
     "assess": "will this teacher help, before training",
+    "find-clip": "choose the range of a clip, and the learning rate",
     "born-again": "rounds in which a model is its own teacher",
     "demo": "a complete example on data that come with the package",
 }
@@ -36,12 +37,13 @@ _MODULES: Final = {
     "cache": "lightning_distill.cli.cache",
     "knowledge": "lightning_distill.commands.knowledge",
     "assess": "lightning_distill.commands.assess",
+    "find-clip": "lightning_distill.cli.find_clip",
     "born-again": "lightning_distill.cli.born_again",
     "demo": "lightning_distill.commands.demo",
 }
 """Where the `main(argv)` of each other command is."""
 _COMMANDS: Final = {**_TRAINER, **_OTHERS}
-_CONFIGURED: Final = (*_TRAINER, "doctor", "cache", "knowledge", "assess", "born-again")
+_CONFIGURED: Final = (*_TRAINER, "doctor", "cache", "knowledge", "assess", "find-clip", "born-again")
 """Commands that read a config of `fit`."""
 
 _HELP: Final = "\n".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_distill.errors import ConfigError
+from lightning_distill.norms import scaled_norm, tensor_norms, unit_of, widest
 
 Parameters = Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 """As torch's optimizers take them: `parameters()` or `named_parameters()`."""
@@ -32,6 +34,7 @@ class Gradients:
         fresh: Whether this step is seen for the first time, so that history may move. LBFGS asks several
             times in one step.
         splits: (Process group, which of the tensors are split over it).
+        without: Names of the parameters that have no gradient now.
     """
 
     names: tuple[str, ...]
@@ -41,6 +44,7 @@ class Gradients:
     epoch: int = 0
     fresh: bool = True
     splits: tuple[tuple[Any, tuple[int, ...]], ...] = field(default=(), repr=False)
+    without: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.local)
@@ -53,7 +57,7 @@ class Gradients:
     def select(self, keep: Callable[[str], bool]) -> Gradients:
         """Those whose names are kept."""
         kept = [i for i, name in enumerate(self.names) if keep(name)]
-        if len(kept) == len(self):
+        if len(kept) == len(self) and all(keep(name) for name in self.without):
             return self
         place = {old: new for new, old in enumerate(kept)}
         splits = [(group, tuple(place[i] for i in at if i in place)) for group, at in self.splits]
@@ -65,6 +69,7 @@ class Gradients:
             self.epoch,
             self.fresh,
             tuple((group, at) for group, at in splits if at),
+            tuple(name for name in self.without if keep(name)),
         )
 
     def under(self, prefix: str) -> Gradients:
@@ -80,14 +85,15 @@ class Gradients:
 
         Args:
             values: "tensors" or "tensors k", a row for each gradient; it is not changed.
-            largest: Take the largest instead of the sum.
+            largest: Take the largest instead of the sum; NaN counts as infinite, since a maximum over
+                processes may lose it.
 
         Returns:
             The same shape. The values themselves where nothing is split.
         """
         if not self.splits:
             return values
-        values = values.clone()
+        values = torch.where(values.isnan(), math.inf, values) if largest else values.clone()
         for group, at in self.splits:
             part = values[list(at)]
             dist.all_reduce(part, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group)
@@ -95,25 +101,55 @@ class Gradients:
         return values
 
     def norms(self, p: float = 2.0) -> Tensor:
-        """The p-norm of each whole gradient: float32 (or float64) "tensors", on one device."""
-        dtype = torch.promote_types(torch.float32, max((g.dtype for g in self.local), key=_bits))
-        found = torch.stack([_norm(g, p, dtype).to(self.device) for g in self.local])
-        if not self.splits or p == float("inf"):
-            return self.total(found, largest=True)
-        return self.total(found**p) ** (1 / p)
+        """The p-norm of each whole gradient, on one device.
 
-    def norm(self, p: float = 2.0) -> Tensor:
-        """The p-norm of all gradients together, 0-d."""
-        return torch.linalg.vector_norm(self.norms(p), p)
-
-    def scale(self, factor: Tensor) -> None:
-        """Multiply all gradients in place.
+        Powers that leave the range of float32 are followed: the norm of finite gradients is finite.
 
         Args:
-            factor: 0-d.
+            p: 1 or more; infinity is the largest absolute value.
+
+        Returns:
+            "tensors", float64 (float32 on devices that have no other).
         """
-        for grad in self.local:
-            grad.mul_(factor.to(grad.device))
+        found = torch.stack([n.to(self.device) for n in tensor_norms(self.local, p)])
+        if not self.splits:
+            return found
+        if p == math.inf:
+            return self.total(found, largest=True)
+        unit = unit_of(self.total(found, largest=True)) if p > 2 else torch.ones_like(found)
+        return unit * self.total((found / unit) ** p) ** (1 / p)
+
+    def norm(self, p: float = 2.0) -> Tensor:
+        """The p-norm of all gradients together, 0-d; as precise as `norms`.
+
+        Args:
+            p: 1 or more, or infinity.
+        """
+        norms = self.norms(p)
+        if p == math.inf or (p <= 2 and norms.dtype == torch.float64):
+            return torch.linalg.vector_norm(norms, p)
+        return scaled_norm(norms, p)
+
+    def sizes(self) -> Tensor:
+        """How many entries each whole gradient has: "tensors", of the type of `norms`, on one device."""
+        found = torch.tensor([g.numel() for g in self.local], dtype=widest(self.device))
+        return self.total(found.to(self.device, non_blocking=True))
+
+    def scale(self, factor: Tensor) -> None:
+        """Multiply gradients in place; a factor of 1 leaves every bit as it is.
+
+        Args:
+            factor: 0-d, for all gradients; or "tensors", one for each.
+        """
+        if factor.device.type == "cpu":
+            # Numbers cost no wait here, and save the pass over what stays as it is.
+            numbers = factor.expand(len(self)).tolist()
+            for grad, number in zip(self.local, numbers, strict=True):
+                if number != 1.0:
+                    grad.mul_(number)
+            return
+        for grad, one in zip(self.local, factor.expand(len(self)).unbind(), strict=True):
+            grad.mul_(one.to(grad.device))
 
 
 def gradients_of(
@@ -135,8 +171,8 @@ def gradients_of(
     Raises:
         ConfigError: If a gradient is sparse or complex.
     """
-    found = {id(p): (n, p) for n, p in reversed(list(_named(parameters))) if p.grad is not None}
-    pairs = list(reversed(found.values()))
+    named = list({id(p): (n, p) for n, p in reversed(list(_named(parameters)))}.values())[::-1]
+    pairs = [(name, parameter) for name, parameter in named if parameter.grad is not None]
     whole = [p.grad for _, p in pairs]
     for (name, _), grad in zip(pairs, whole, strict=True):
         _refuse_unusual(name, grad)
@@ -152,6 +188,7 @@ def gradients_of(
         epoch,
         fresh,
         tuple((group, tuple(at)) for group, at in split.items()),
+        tuple(name for name, parameter in named if parameter.grad is None),
     )
 
 
@@ -165,12 +202,15 @@ def _named(parameters: Any) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _refuse_unusual(name: str, grad: Any) -> None:
     kind = "sparse" if grad.layout != torch.strided else "complex" if grad.is_complex() else ""
+    fix = "set sparse=False on the embedding" if kind == "sparse" else "leave it out of the optimizer"
+    if any(placement.is_partial() for placement in getattr(grad, "placements", ())):
+        kind, fix = "partial", "add it up over the processes first: grad.redistribute(placements=...)"
     if kind:
         raise ConfigError(
             where=f"gradient of {name!r}",
             found=f"a {kind} gradient",
-            expected="dense gradients of real numbers",
-            fix="set sparse=False on the embedding" if kind == "sparse" else "leave it out of the optimizer",
+            expected="dense gradients of real numbers, added up over the processes",
+            fix=fix,
         )
 
 
@@ -179,14 +219,4 @@ def _groups(grad: Any) -> Sequence[Any]:
     if not hasattr(grad, "device_mesh"):
         return ()
     mesh = grad.device_mesh
-    return [mesh.get_group(i) for i, placement in enumerate(grad.placements) if placement.is_shard()]
-
-
-def _bits(dtype: torch.dtype) -> int:
-    return torch.finfo(dtype).bits
-
-
-def _norm(grad: Tensor, p: float, dtype: torch.dtype) -> Tensor:
-    if not grad.numel():
-        return grad.new_zeros((), dtype=dtype)
-    return torch.linalg.vector_norm(grad, p, dtype=dtype)
+    return [mesh.get_group(i) for i, placement in enumerate(grad.placements) if not placement.is_replicate()]

@@ -110,14 +110,7 @@ class ClipRangeFinder:
         done = [self.trial(Choice(), recorder)]
         _tell(report, done)
         quantiles = recorder.quantiles()
-        if ALL not in quantiles:
-            raise ConfigError(
-                where="ClipRangeFinder",
-                found="no step with a finite entry other than 0",
-                expected="a training that begins well, if it does not end well",
-                fix="check the data with lightning-distill doctor, or lower the learning rate",
-            )
-        ladder, goal = self.ladder(quantiles[ALL]), self.settled_goal()
+        ladder, goal = self.ladder(quantiles), self.settled_goal()
         search: Search = JointSearch(ladder, goal, self.trials) if self.rates else RangeSearch(ladder)
         while len(done) <= self.trials and (choice := search.following(done)) is not None:
             done.append(self.trial(choice))
@@ -150,19 +143,30 @@ class ClipRangeFinder:
             if best.step != trainer.global_step:
                 trainer.validate(module, datamodule=self.data, verbose=False)
         except NonFiniteError as error:
-            stopped = f"step {trainer.global_step}: {error.found}" if hasattr(error, "found") else str(error)
+            stopped = f"step {trainer.global_step}: {error.found}"
         value, loss = (None, None) if stopped else best.found
         if value is None and not stopped:
             stopped = f"{goal.monitor} was never finite"
         rate = float(self._defaults.get("lr", 1.0)) * choice.rate
         return Trial(choice, rate, value, loss, stopped, time.perf_counter() - began)
 
-    def ladder(self, quantiles: Quantiles) -> Ladder:
-        """Ranges worth a trial, for the optimizer of the first training."""
-        scale_free = {"eps", "betas"} & self._defaults.keys()
-        if self.place.letter != GradientRange.letter:
-            scale_free = set()
-        return Ladder.of(quantiles, float(self._defaults.get("eps", 0.0)) if scale_free else None)
+    def ladder(self, quantiles: Mapping[str, Quantiles]) -> Ladder:
+        """Ranges worth a trial, for the optimizer of the trainings so far.
+
+        Args:
+            quantiles: Group -> what was recorded.
+
+        Raises:
+            ConfigError: If nothing could be recorded.
+        """
+        if ALL not in quantiles:
+            raise ConfigError(
+                where="ClipRangeFinder",
+                found="no step with a finite entry other than 0",
+                expected="a training that begins well, if it does not end well",
+                fix="check the data with lightning-distill doctor, or lower the learning rate",
+            )
+        return self.place.ladder(quantiles[ALL], self._defaults)
 
     def settled_goal(self, module: DistillationModule | None = None) -> Goal:
         """The metric that is compared: what was asked for, else the task's own."""

@@ -15,6 +15,7 @@ from lightning_distill.gradients import Gradients
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
 from lightning_distill.range_quantiles import QuantileRecorder, Quantiles
+from lightning_distill.range_search import Ladder
 
 ALL = "all"
 """Name of everything together among the groups."""
@@ -49,6 +50,15 @@ class Place(ABC):
         """
 
     @abstractmethod
+    def ladder(self, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
+        """The ranges that are worth a trial.
+
+        Args:
+            quantiles: Of all that was recorded.
+            optimizer: Defaults of the optimizer, as torch's keep them.
+        """
+
+    @abstractmethod
     def spec(self, epsilon: float | None) -> dict[str, Any] | None:
         """The clip as a config names it."""
 
@@ -78,6 +88,10 @@ class GradientRange(Place):
     def watch(self, module: DistillationModule, recorder: QuantileRecorder) -> None:
         """Put a rule there that only looks."""
         module.clip_rule = _Look(student_of(module), recorder)
+
+    def ladder(self, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
+        """See `Ladder.of_gradients`."""
+        return Ladder.of_gradients(quantiles, optimizer)
 
     def spec(self, epsilon: float | None) -> dict[str, Any] | None:
         """A `ValueClip`."""
@@ -118,6 +132,10 @@ class FeatureRange(Place):
                 recorder.add({ALL: [output], **{m: [x] for m, x in features.items()}})
 
         student.fusion.register_forward_hook(look)
+
+    def ladder(self, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
+        """See `Ladder.of_features`."""
+        return Ladder.of_features(quantiles)
 
     def spec(self, epsilon: float | None) -> dict[str, Any] | None:
         """A `HardClip`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from lightning_distill.range_quantiles import Quantiles
 from lightning_distill.range_trials import Choice, Goal, Trial
@@ -26,35 +26,54 @@ class Ladder:
 
     Attributes:
         rungs: Their epsilons and where they come from.
-        scale_free: Whether the optimizer divides by the size of its gradients.
+        first: Place of the one to begin a joint search with.
+        step_follows: Whether the size of a step is that of the range, as under SGD.
     """
 
     rungs: tuple[Choice, ...]
-    scale_free: bool
+    first: int
+    step_follows: bool = False
 
     @classmethod
-    def of(cls, quantiles: Quantiles, optimizer_epsilon: float | None) -> Ladder:
-        """At the 99.9, 99, 90 and 50 % quantiles, and in the sign regime.
+    def of_gradients(cls, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
+        """At the 99.9, 99, 90 and 50 % quantiles, and one below.
+
+        Under an optimizer that divides by the size of its gradients, the last is far below the median, but
+        well above what the optimizer adds to its divisor. Under others, such as SGD, it is the 10 % quantile:
+        lower ones only slow training down.
 
         Args:
-            quantiles: Of |entries|.
-            optimizer_epsilon: What the optimizer adds where it divides by the size of its gradients, 0 where
-                it adds nothing; None for one that does not divide, such as SGD. For it the last rung is the
-                10 % quantile: lower ones only slow it down.
+            quantiles: Of |g|.
+            optimizer: Its defaults, as torch's optimizers keep them.
         """
-        levels = (0.999, 0.99, 0.9, 0.5)
-        rungs = [Choice(quantiles.at(level), why=f"{100 * level:.4g}% quantile") for level in levels]
+        rungs = _at(quantiles, (0.999, 0.99, 0.9, 0.5))
+        if not {"eps", "betas"} & optimizer.keys():
+            return cls(_apart([*rungs, *_at(quantiles, (0.1,))]), 2, step_follows=True)
         median = quantiles.at(0.5)
-        if optimizer_epsilon is None:
-            rungs.append(Choice(quantiles.at(0.1), why="10% quantile"))
-        else:
-            low = max(median / FAR_BELOW, FAR_BELOW * optimizer_epsilon)
-            rungs.append(Choice(min(low, median), why="signs only"))
-        kept: list[Choice] = []
-        for rung in rungs:  # of a feature with many equal entries, several quantiles are one
-            if not kept or (rung.epsilon or 0.0) < 0.99 * (kept[-1].epsilon or 0.0):
-                kept.append(rung)
-        return cls(tuple(kept), optimizer_epsilon is not None)
+        low = max(median / FAR_BELOW, FAR_BELOW * float(optimizer.get("eps") or 0.0))
+        return cls(_apart([*rungs, Choice(min(low, median), why="signs only")]), 3)
+
+    @classmethod
+    def of_features(cls, quantiles: Quantiles) -> Ladder:
+        """At the 99.9, 99, 90, 75 and 50 % quantiles.
+
+        Args:
+            quantiles: Of |x|.
+        """
+        return cls(_apart(_at(quantiles, (0.999, 0.99, 0.9, 0.75, 0.5))), 2)
+
+
+def _at(quantiles: Quantiles, levels: Sequence[float]) -> list[Choice]:
+    return [Choice(quantiles.at(level), why=f"{100 * level:.4g}% quantile") for level in levels]
+
+
+def _apart(rungs: Sequence[Choice]) -> tuple[Choice, ...]:
+    """Where many entries are equal, several quantiles are one."""
+    kept: list[Choice] = []
+    for rung in rungs:
+        if not kept or (rung.epsilon or 0.0) < 0.99 * (kept[-1].epsilon or 0.0):
+            kept.append(rung)
+    return tuple(kept)
 
 
 class Search(ABC):
@@ -90,10 +109,10 @@ class RangeSearch(Search):
 class JointSearch(Search):
     """Range and learning rate together.
 
-    First a range at which half of the entries (SGD: a tenth) are clipped. Then, with the better of clip and
-    no clip, learning rates in steps of 4, as long as they get better. The last trial, or the last two, go to
-    neighbouring ranges at the best rate. Under SGD a clipped entry moves its weight by eta * eps, so there
-    the rate is changed along with the range, for eta * eps to stay what was found to be good.
+    First a range that clips half of the entries (a tenth, under SGD and of features). Then, with the better
+    of clip and no clip, learning rates in steps of 4, as long as they get better. The last trial, or the
+    last two, go to neighbouring ranges at the best rate. Under SGD a clipped entry moves its weight by
+    eta * eps, so there the rate changes along with the range, and eta * eps stays what was found good.
 
     Args:
         ladder: Ranges.
@@ -103,8 +122,7 @@ class JointSearch(Search):
 
     def __init__(self, ladder: Ladder, goal: Goal, trials: int) -> None:
         self.ladder, self.goal, self.trials = ladder, goal, trials
-        wanted = "50% quantile" if ladder.scale_free else "90% quantile"
-        self.first = next((c for c in ladder.rungs if c.why == wanted), ladder.rungs[0])
+        self.first = ladder.rungs[min(ladder.first, len(ladder.rungs) - 1)]
 
     def following(self, done: Sequence[Trial]) -> Choice | None:
         """See the class."""
@@ -141,7 +159,7 @@ class JointSearch(Search):
         for i in (at + 1, at - 1, at + 2, at - 2):
             if 0 <= i < len(rungs) and rungs[i].epsilon not in tried:
                 rate = current.rate
-                if not self.ladder.scale_free:
+                if self.ladder.step_follows:
                     rate *= current.epsilon / (rungs[i].epsilon or current.epsilon)
                 return Choice(rungs[i].epsilon, rate, rungs[i].why)
         return None

@@ -17,11 +17,13 @@ from lightning_distill.gradients import Gradients
 class AdaGC(RuleByTensor):
     """g_i <- h_i * g_i for each tensor i, with 2-norms and a running norm gamma_i.
 
-        first `warmup` steps:  h_i = min(1, max_norm / |g|),              gamma_i <- min(gamma_i, |h_i g_i|)
-        later:                 h_i = min(1, factor * gamma_i / |g_i|),    gamma_i <- b gamma_i + (1 - b) |h_i g_i|
+        first `warmup` steps:  h_i = min(1, max_norm / |g|)
+                               gamma_i <- min(gamma_i, |h_i g_i|), the first time |h_i g_i|
+        later:                 h_i = min(1, factor * gamma_i / |g_i|)
+                               gamma_i <- b * gamma_i + (1 - b) * |h_i g_i|
 
-    where |g| is over all tensors and b is `decay`. A running norm can grow by (1 - b) * (factor - 1) a step at
-    most: 0.1 % by default, so a tensor whose gradients are tiny in the warm-up is slow afterwards.
+    where |g| is over all tensors and b is `decay`. A running norm grows by at most (1 - b) * (factor - 1) a
+    step, by default 0.1 %: a tensor whose gradients are tiny in the warm-up is slow for long.
 
     A gradient of zeros passes and leaves gamma_i as it is. A tensor first seen after the warm-up passes once,
     and that gradient is its gamma_i. Where |g| is not finite, all passes and nothing moves.
@@ -36,8 +38,8 @@ class AdaGC(RuleByTensor):
         ConfigError: If an argument is out of range.
         CheckpointError: When used, if the history is that of a model none of whose names are here.
 
-    Source: Wang et al., AdaGC (2502.11034), algorithm 1. There a gradient of zeros in the warm-up sets gamma_i
-    to 0, which stops the tensor for ever.
+    Source: Wang et al., AdaGC (2502.11034), algorithm 1. There a gradient of zeros in the warm-up sets
+    gamma_i to 0, which stops the tensor for ever.
 
     >>> rule, weight = AdaGC(warmup=1), torch.nn.Parameter(torch.zeros(2))
     >>> for size in (0.5, 5.0):

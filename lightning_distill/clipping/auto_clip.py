@@ -15,11 +15,11 @@ _UNFILLED: Final = float("nan")
 
 
 class AutoClip(ClipRule):
-    """g <- g * min(1, M_t / n_t), where M_t = percentile_p(n_1, ..., n_t) and n_t is the 2-norm of all gradients.
+    """g <- g * min(1, M_t / n_t), where M_t = percentile_p(n_1, ..., n_t).
 
-    Percentiles are interpolated linearly. Norms enter unclipped, this step's among them, so the first step
-    is never clipped. While norms are stationary, all but p in a hundred steps are clipped: at p = 10 the
-    rule is close to steps of one length.
+    n_t is the 2-norm of all gradients together at step t. Percentiles are interpolated linearly. Norms enter
+    unclipped, this step's among them, so the first step is never clipped. While norms are stationary, all but
+    p in a hundred steps are clipped: at p = 10 the rule is close to steps of one length.
 
     A step whose norm is 0 or not finite passes as it is and does not enter: zeros would pull M_t down to 0
     and end training, one NaN would make M_t NaN for ever.

@@ -60,7 +60,7 @@ class RuleByTensor(ClipRule):
                 where=f"history of {type(self).__name__}",
                 found=f"a checkpoint about {_some(saved)}",
                 expected=f"the gradients of this model: {_some(own)}",
-                fix="load the checkpoint of the same model, clipped at the same place, or start without history",
+                fix="load the checkpoint of the same model and the same clipper, or start without history",
             )
 
     def get_extra_state(self) -> dict[str, list[str]]:
@@ -72,9 +72,7 @@ class RuleByTensor(ClipRule):
         self._adopt(tuple(state["names"]))
         self._restored = True
 
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Make room for what the checkpoint holds: it knows the sizes, a new rule does not."""
         state = state_dict.get(f"{prefix}_extra_state")
         if state is not None:

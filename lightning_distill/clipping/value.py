@@ -47,17 +47,21 @@ class ValueClip(ClipRule):
         value = value_at(self.epsilon, gradients.step, gradients.epoch)
         if isinstance(self.epsilon, Schedule):
             _check(value, f"ValueClip.epsilon at step {gradients.step}, epoch {gradients.epoch}")
-        elif self.unit is None:
+        if self.unit is None:
             for grad in gradients.local:
                 grad.clamp_(-value, value)
-            return ClipReport()
-        bound = torch.full((), value, device=gradients.device)
-        if self.unit is not None:
-            bound *= self.unit(gradients.local, fresh=gradients.fresh, total=gradients.total)
-        # A number: on the CPU torch clamps by a tensor five times slower, and waits for nothing.
-        low, high = (-bound.item(), bound.item()) if bound.device.type == "cpu" else (-bound, bound)
-        for grad in gradients.local:
-            grad.clamp_(low, high)
+            if not isinstance(self.epsilon, Schedule):
+                return ClipReport()
+            return ClipReport({"epsilon": torch.full((), value, device=gradients.device)})
+        bound = value * self.unit(gradients.local, fresh=gradients.fresh, total=gradients.total)
+        if bound.device.type == "cpu":  # where torch clamps by a tensor five times slower than by a number
+            number = bound.item()
+            for grad in gradients.local:
+                grad.clamp_(-number, number)
+        else:
+            for grad in gradients.local:
+                near = bound.to(grad.device)
+                grad.clamp_(-near, near)
         return ClipReport({"epsilon": bound})
 
     def extra_repr(self) -> str:

@@ -17,7 +17,9 @@ _FARTHEST: Final = 10.0
 
 
 class ZClip(ClipRule):
-    """g <- g * min(1, n* / n), where n is the 2-norm of all gradients and n* = n unless n is a spike:
+    """g <- g * min(1, n* / n), where n* = n unless n is a spike.
+
+    With n the 2-norm of all gradients together:
 
         z  = (n - mean) / (deviation + 1e-6 * mean)
         n* = mean + threshold * deviation / (z / threshold)   if z > threshold
@@ -39,12 +41,12 @@ class ZClip(ClipRule):
     Raises:
         ConfigError: If an argument is out of range.
 
-    Source: Kumar et al., ZClip (2504.02507), section 3, with reciprocal clipping. The authors' code bounds all
-    norms by 1 unless told otherwise; has an absolute 1e-6, which hides spikes where norms are about 1e-6; and
-    takes the warm-up as it is, so that one norm of 1e4 among norms of 1 leaves it blind for long.
+    Source: Kumar et al., ZClip (2504.02507), section 3, with reciprocal clipping. The authors' code bounds
+    all norms by 1 unless told otherwise; has an absolute 1e-6, which hides spikes where norms are about 1e-6;
+    and takes the warm-up as it is, so that one norm of 1e4 among norms of 1 leaves it blind for long.
 
     >>> rule, weight = ZClip(warmup=3), torch.nn.Parameter(torch.zeros(1))
-    >>> for size in (0.9, 1.0, 1.1, 20.0):
+    >>> for size in (0.9, 1.0, 1.1, 2.0, 20.0):
     ...     weight.grad = torch.tensor([size])
     ...     report = rule.clip([weight])
     >>> round(weight.grad.item(), 3)
@@ -96,9 +98,7 @@ class ZClip(ClipRule):
         first_mean, first_deviation = _mean_and_deviation(self.norms)
         mean = torch.where(warming, first_mean, self.mean.lerp(held, 1 - self.alpha))
         # hypot, where squares of large norms would leave float32.
-        later = torch.hypot(
-            self.deviation * math.sqrt(self.alpha), (held - mean) * math.sqrt(1 - self.alpha)
-        )
+        later = torch.hypot(self.deviation * math.sqrt(self.alpha), (held - mean) * math.sqrt(1 - self.alpha))
         deviation = torch.where(warming, first_deviation, later)
         enters = enters & mean.isfinite() & deviation.isfinite()
         self.mean.copy_(torch.where(enters, mean, self.mean))

@@ -97,7 +97,7 @@ class ElementwiseClip(FeatureClip):
 
 
 def _rows_there(x: Tensor, present: Tensor | None) -> Tensor:
-    """The rows to measure, "batch dim": present ones stand in for absent ones, so that no shape hangs on data.
+    """The rows to measure, "batch dim": present ones stand in for absent ones, to keep the shape.
 
     Where no row is present all is NaN, which no unit keeps.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from lightning_distill.feature_clipping.base import ElementwiseClip
@@ -32,5 +34,5 @@ class HardClip(ElementwiseClip):
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Clip x, "batch dim"."""
-        bound = self.bound(x, present, fresh=self.training)
+        bound: Any = self.bound(x, present, fresh=self.training)
         return x.clamp(-bound, bound)

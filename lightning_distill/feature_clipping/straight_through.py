@@ -40,7 +40,7 @@ class StraightThroughClip(ElementwiseClip):
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float | Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bound: Any) -> Tensor:
         return x.clamp(-bound, bound)
 
     @staticmethod

@@ -42,7 +42,7 @@ class TowardsClip(ElementwiseClip):
 
 class _Towards(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float | Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bound: Any) -> Tensor:
         # The sign where x is beyond, 0 where it is inside: all that backward needs, and no bound.
         ctx.save_for_backward(torch.where(x.abs() <= bound, 0, x.sign()))
         return x.clamp(-bound, bound)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
 
 
@@ -92,3 +95,142 @@ class GradientBalancer(nn.Module, ABC):
         Args:
             average: Averages a tensor over all processes, which must all call it.
         """
+
+
+class Memory(nn.Module):
+    """Tensors by name, made when they are first asked for: which modalities there are is known late.
+
+    They are buffers, and so reach the checkpoint; loading makes those that are not there yet. They are
+    float32, whatever the model is.
+
+    >>> import torch
+    >>> first, second = Memory(), Memory()
+    >>> first.at("image", torch.zeros(3)).add_(1.0).tolist()
+    [1.0, 1.0, 1.0]
+    >>> second.load_state_dict(first.state_dict())
+    <All keys matched successfully>
+    """
+
+    def at(self, name: str, like: Tensor) -> Tensor:
+        """The tensor of that name, to be changed in place.
+
+        Args:
+            name: Without a dot.
+            like: Of its shape and on its device; it is zeros at first.
+
+        Raises:
+            ConfigError: If it has another shape, as in a checkpoint of another student.
+        """
+        if name not in self._buffers:
+            self.register_buffer(name, torch.zeros_like(like, dtype=torch.float32, requires_grad=False))
+        found = self._buffers[name]
+        assert found is not None
+        if found.shape != like.shape:
+            raise ConfigError(
+                where=f"what a gradient balancer remembers of {name!r}",
+                found=f"a tensor of shape {tuple(found.shape)}",
+                expected=f"the shape {tuple(like.shape)}",
+                fix="start without the checkpoint, or train the student it is of",
+            )
+        return found
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        for key, value in state_dict.items():
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and "." not in name and name not in self._buffers:
+                self.register_buffer(name, torch.zeros_like(value))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
+        super()._apply(fn, recurse)
+        for name, buffer in self._buffers.items():
+            if buffer is not None and buffer.dtype != torch.float32:
+                self._buffers[name] = buffer.float()
+        return self
+
+
+def two_or_more(view: StudentView, where: str) -> tuple[str, ...]:
+    """The modalities.
+
+    Args:
+        view: Of a batch.
+        where: Name of the balancer.
+
+    Raises:
+        ConfigError: If there is only one.
+    """
+    if len(view.features) < 2:
+        raise ConfigError(
+            where=where,
+            found=f"a student of {', '.join(view.features) or 'no modality'}",
+            expected="two modalities or more, to balance them",
+            fix="leave the gradient balancer out, or add an encoder",
+        )
+    return tuple(view.features)
+
+
+def one_label(view: StudentView, where: str) -> None:
+    """See that each sample has one class.
+
+    Args:
+        view: Of a batch.
+        where: Name of the balancer.
+
+    Raises:
+        ConfigError: If the target is of another kind.
+    """
+    if view.target.ndim != 1 or view.target.is_floating_point():
+        raise ConfigError(
+            where=where,
+            found="targets that are numbers, or any number of classes a sample",
+            expected="one class a sample",
+            fix="take MMPareto, GBlending or PCGrad, which suit any task",
+        )
+
+
+def truth_probability(logits: Tensor, target: Tensor) -> Tensor:
+    """softmax(z)_y of each sample, "batch", at least in float32; meaningless where there is no label.
+
+    Args:
+        logits: z, "batch classes".
+        target: y, int64 "batch".
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(wide).softmax(dim=1).gather(1, target.clamp(min=0)[:, None])[:, 0]
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, which must all call it; the values themselves in a single one.
+
+    Args:
+        values: Of any shape, the same on all processes; it is not changed.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values
+
+
+def inner_products(gradients: Gradients, sets: Sequence[Sequence[Tensor | None]]) -> Tensor:
+    """<a, b> of every two sets of gradients, each taken as one long vector.
+
+    Args:
+        gradients: Says which tensors are split over processes.
+        sets: Gradients beside `gradients.local`; None counts as 0.
+
+    Returns:
+        "sets sets", float32 or float64, on the device of the first gradient.
+    """
+    count, rows = len(sets), []
+    wide = max((torch.promote_types(torch.float32, g.dtype) for g in gradients.local), key=lambda t: t.itemsize)
+    for tensors in zip(*sets, strict=True):
+        flat = [None if t is None else t.reshape(-1).to(wide) for t in tensors]
+        zero = torch.zeros((), dtype=wide, device=gradients.device)
+        row = {}
+        for i in range(count):
+            for j in range(i + 1):
+                a, b = flat[i], flat[j]
+                row[i, j] = zero if a is None or b is None else torch.dot(a, b).to(gradients.device)
+        rows.append(torch.stack([row[max(i, j), min(i, j)] for i in range(count) for j in range(count)]))
+    return gradients.total(torch.stack(rows)).sum(dim=0).view(count, count)

@@ -114,18 +114,21 @@ def _blocks(flat: Tensor, count: int) -> Tensor:
     return flat.unfold(0, width, (len(flat) - width) // (rows - 1))[:rows].reshape(-1)
 
 
-def log_quantile(tensors: Sequence[Tensor], share: float, total: Total | None = None) -> Tensor:
+def log_quantile(
+    tensors: Sequence[Tensor], share: float, total: Total | None = None, most: int = SAMPLE
+) -> Tensor:
     """Logarithm of the share-quantile of |x| over the entries that are not zero; of a sample where large.
 
     Args:
         tensors: Taken together.
         share: From 0 to 1.
         total: Where the tensors are parts of split ones: the mean over the processes is returned.
+        most: Entries to look at.
 
     Returns:
         0-d float32; not finite where there is no entry, or where the quantile itself is not finite.
     """
-    entries = sample(tensors).abs().float()
+    entries = sample(tensors, most).abs().float()
     found = torch.nanquantile(entries.where(entries > 0, math.nan), share).log()
     if total is None:
         return found

@@ -1,0 +1,225 @@
+"""Says in plain words when a clip rule does nothing, does everything, or is undone by the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.optim import NAdam, Optimizer, RAdam
+from torch.optim.adam import Adam
+from torch.optim.adamax import Adamax
+
+from lightning_distill.errors import ConfigError
+
+_ALL: Final = 0.99
+"""Share of entries from which on a rule clips "all": what is left are entries too small to matter."""
+_EVEN: Final = 0.98
+"""Evenness from which on entries have one size. Normal ones have 0.64, uniform ones 0.75."""
+_TURNED: Final = 1e-4
+"""1 - cosine below which a rule has only rescaled: above float32's rounding, far below what clipping does."""
+_STEADY: Final = 1.05
+"""Largest over smallest coefficient that Adam's moving averages follow as if it were constant."""
+_SATURATED: Final = 0.8
+"""Share of a feature's entries. At 0.05 a range is as usual; at 0.8 four of five entries teach nothing."""
+_FEWEST_LOOKS: Final = 4
+"""One or two log steps can be chance."""
+_NEVER: Final = 5
+"""A rule may wait for rare spikes, so that "never" takes so many times the patience."""
+
+
+@dataclass
+class _Streak:
+    """How long something has held without a break."""
+
+    first: int
+    last: int
+    looks: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    @property
+    def steps(self) -> int:
+        return self.last - self.first
+
+
+class ClipWatch:
+    """Reads what is logged of clipping and tells, once for each group, what is wrong with the range.
+
+    Told is what has held at every log step for `patience` steps:
+
+    - All entries that could be clipped are, and have one size: the step is sign descent.
+    - The rule has not changed one entry since the watch began (5 times the patience).
+    - The rule rescales by a nearly constant factor, and the optimizer is of Adam's kind, which divides such a
+      factor out again. With weight decay inside the gradient it does not, and nothing is said.
+    - 80 % of a clipped feature's entries are saturated.
+
+    It is not kept in checkpoints: after a resume it watches anew.
+
+    Args:
+        patience: Optimizer steps.
+
+    Raises:
+        ConfigError: If patience is not positive.
+
+    >>> watch, sgd = ClipWatch(patience=30), torch.optim.SGD([torch.zeros(1)])
+    >>> for step in range(0, 40, 10):
+    ...     told = watch.look({"saturated_share/audio": torch.tensor(0.9)}, step, sgd)
+    >>> told[0][:48]
+    'audio: 90 % of the feature has been saturated fo'
+    """
+
+    def __init__(self, patience: int = 200) -> None:
+        if patience <= 0:
+            raise ConfigError(
+                where="ClipWatch.patience",
+                found=patience,
+                expected="a positive number of steps",
+                fix="try 200",
+            )
+        self.patience = patience
+        self._told: set[tuple[str, str]] = set()
+        self._bound: set[str] = set()
+        self._streaks: dict[tuple[str, str], _Streak] = {}
+        self._waiting: tuple[int, list[str], Tensor, torch.Event] | None = None
+
+    def look(self, values: Mapping[str, Tensor], step: int, optimizer: Optimizer) -> list[str]:
+        """Take in what is logged at one step.
+
+        Args:
+            values: What `GradientTelemetry.after` gives, and `saturated_share` or `saturated_share/<modality>`
+                of feature clips; other names are passed over. 0-d, all on one device. On an accelerator they
+                are read at the next call, so that nothing waits.
+            step: Optimizer steps taken.
+            optimizer: What steps with these gradients.
+
+        Returns:
+            Warnings to show, mostly none.
+        """
+        names = [name for name in values if name.split("/")[0] in _READ]
+        if not names:
+            return []
+        stacked = torch.stack([values[name].detach().float() for name in names])
+        if stacked.device.type == "cpu":
+            return self._judge(step, dict(zip(names, stacked.tolist(), strict=True)), optimizer)
+        before, event = self._waiting, torch.Event(stacked.device.type)
+        host = stacked.to("cpu", non_blocking=True)
+        event.record()
+        self._waiting = (step, names, host, event)
+        if before is None:
+            return []
+        then, names, host, event = before
+        event.synchronize()
+        return self._judge(then, dict(zip(names, host.tolist(), strict=True)), optimizer)
+
+    def _judge(self, step: int, found: Mapping[str, float], optimizer: Optimizer) -> list[str]:
+        told = []
+        for name, value in found.items():
+            kind, _, group = name.partition("/")
+            if kind == "saturated_share":
+                told.append(self._saturated(group or "fused feature", value, step))
+            elif kind == "clipped_share":
+                seen = {kind: found.get(f"{kind}/{group}", math.nan) for kind in _READ}
+                told += [self._signs(group, seen, step, optimizer), self._never(group, value, step)]
+                told.append(self._cancelled(group, seen, step, optimizer))
+        return [line for line in told if line]
+
+    def _signs(self, group: str, seen: Mapping[str, float], step: int, optimizer: Optimizer) -> str:
+        share = seen["clipped_share"] / max(1 - seen["zero_share"], 1e-12)
+        holds = share >= _ALL and seen["evenness"] >= _EVEN and seen["cosine"] < 1 - _TURNED
+        streak = self._lasting("signs", group, holds, min(share, 1.0), step)
+        if streak is None:
+            return ""
+        effect = (
+            "an optimizer of Adam's kind divides the range out, so that a smaller one changes nothing"
+            if isinstance(optimizer, _ADAMS)
+            else "each entry steps by learning rate times range, whatever its gradient"
+        )
+        return (
+            f"{group}: {streak.low:.0%} of the entries that are not 0 have been clipped for {streak.steps} steps. "
+            f"With this range the step is sign descent: {effect}. Raise the range (epsilon), or keep it if that "
+            "is what you want."
+        ).replace("%", " %")
+
+    def _never(self, group: str, share: float, step: int) -> str:
+        if share != 0:
+            self._bound.add(group)
+        wanted = _NEVER * self.patience
+        streak = self._lasting("never", group, group not in self._bound, share, step, wanted)
+        if streak is None:
+            return ""
+        return (
+            f"{group}: the clip rule has not bound once in {streak.steps} steps, as far as {streak.looks} looks at "
+            "a sample of the entries tell. Remove it or lower the range, unless it waits for rare spikes."
+        )
+
+    def _cancelled(self, group: str, seen: Mapping[str, float], step: int, optimizer: Optimizer) -> str:
+        ratio = seen["norm_after"] / seen["norm_before"] if seen["norm_before"] else math.nan
+        rescaled = seen["cosine"] >= 1 - _TURNED and 0 < ratio < 1 - _TURNED
+        streak = self._streaks.get(("cancelled", group))
+        if streak and max(streak.high, ratio) > _STEADY * min(streak.low, ratio):
+            del self._streaks["cancelled", group]
+        holds = rescaled and _divides_out(optimizer)
+        streak = self._lasting("cancelled", group, holds, ratio, step)
+        if streak is None:
+            return ""
+        middle, half = (streak.low + streak.high) / 2, (streak.high - streak.low) / 2
+        return (
+            f"{group}: {type(optimizer).__name__} cancels a constant rescaling, and the clip coefficient has been "
+            f"nearly constant (c = {middle:.3g} +- {half:.1g}) for {streak.steps} steps: the update is as "
+            "without the rule. Raise the range so that it binds on outliers only, or lower the learning rate "
+            "instead."
+        )
+
+    def _saturated(self, group: str, share: float, step: int) -> str:
+        streak = self._lasting("saturated", group, share >= _SATURATED, share, step)
+        if streak is None:
+            return ""
+        return (
+            f"{group}: {streak.low:.0%} of the feature has been saturated for {streak.steps} steps. Under a hard "
+            "clip these entries have no gradient: raise the range (epsilon), give it in units of the feature's "
+            "standard deviation, or use a clip that lets gradients back inside."
+        ).replace("%", " %")
+
+    def _lasting(
+        self, kind: str, group: str, holds: bool, value: float, step: int, wanted: int | None = None
+    ) -> _Streak | None:
+        """The streak, the first time that it is long enough."""
+        key = (kind, group)
+        if not holds or key in self._told:
+            self._streaks.pop(key, None)
+            return None
+        streak = self._streaks.get(key)
+        if streak is None or step < streak.last:
+            streak = self._streaks[key] = _Streak(step, step)
+        streak.last, streak.looks = step, streak.looks + 1
+        streak.low, streak.high = min(streak.low, value), max(streak.high, value)
+        if streak.looks < _FEWEST_LOOKS or streak.steps < (wanted or self.patience):
+            return None
+        self._told.add(key)
+        return streak
+
+
+_READ: Final = (
+    "clipped_share",
+    "zero_share",
+    "norm_before",
+    "norm_after",
+    "cosine",
+    "evenness",
+    "saturated_share",
+)
+_ADAMS: Final = (Adam, NAdam, RAdam, Adamax)
+"""AdamW is a kind of Adam."""
+
+
+def _divides_out(optimizer: Optimizer) -> bool:
+    """Whether a constant factor of the gradient leaves no trace in the update."""
+    decayed = any(
+        group.get("weight_decay") and not group.get("decoupled_weight_decay")
+        for group in optimizer.param_groups
+    )
+    return isinstance(optimizer, _ADAMS) and not decayed

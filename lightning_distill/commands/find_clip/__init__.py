@@ -1,0 +1,144 @@
+"""What `lightning-distill find-clip` does, once the config is parsed (`lightning_distill.cli.find_clip`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.pytorch import LightningDataModule
+from rich.console import Console
+
+from lightning_distill.commands.doctor import hushed
+from lightning_distill.commands.find_clip.lines import chosen_lines, summary_of, with_choice
+from lightning_distill.commands.find_clip.picture import save_picture
+from lightning_distill.commands.find_clip.study import run_study
+from lightning_distill.commands.find_clip.sweep import sweep_file
+from lightning_distill.commands.find_clip.table import show, trial_line
+from lightning_distill.commands.making import make
+from lightning_distill.module import DistillationModule
+from lightning_distill.range_finder import ClipRangeFinder, Goal
+from lightning_distill.range_places import FeatureRange, GradientRange
+from lightning_distill.reporting.atomic import write_atomically, write_json
+
+_KEPT: Final = (
+    "accelerator",
+    "precision",
+    "max_epochs",
+    "max_steps",
+    "limit_train_batches",
+    "limit_val_batches",
+    "overfit_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "log_every_n_steps",
+    "accumulate_grad_batches",
+    "deterministic",
+    "benchmark",
+    "inference_mode",
+    "detect_anomaly",
+    "use_distributed_sampler",
+    "reload_dataloaders_every_n_epochs",
+)
+"""Settings of the Trainer that change what is learnt, or are needed to learn it on one device."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look for, and where to write it.
+
+    Attributes:
+        steps: Length of a training; None is that of the config.
+        trials: Trainings after the first.
+        learning_rates: Look for the learning rate too.
+        feature: Look for the range of the fused feature, not for that of the gradients.
+        out: Folder for table, picture and config; None writes nothing.
+        sweep: W&B sweep file to write.
+        optuna: File of an Optuna study to go on with.
+    """
+
+    steps: int | None = None
+    trials: int = 5
+    learning_rates: bool = False
+    feature: bool = False
+    out: Path | None = None
+    sweep: Path | None = None
+    optuna: Path | None = None
+
+
+def find(config: Mapping[str, Any], configs: list[str], options: Options, console: Console) -> int:
+    """Train a handful of times and say which range to use.
+
+    Args:
+        config: All keys of `fit`, with full class paths.
+        configs: Files it was read from.
+        options: What to look for.
+        console: Where to print.
+
+    Returns:
+        Exit code: 0, or 5 where no training ended well.
+    """
+    finder = finder_of(config, options)
+    for note in left_out(config):
+        console.print(f"note: {note}", highlight=False, markup=False)
+    with hushed():
+        if options.optuna is not None:
+            result = run_study(finder, options.optuna, lambda trial: trial_line(console, trial))
+        else:
+            result = finder.run(lambda trial: trial_line(console, trial))
+    show(console, result, finder.place)
+    lines = chosen_lines(config, result, finder.place)
+    console.print(f"\nTo use it:\n\n{lines}", highlight=False, markup=False, soft_wrap=True)
+    written = []
+    if options.out is not None:
+        written.append(write_json(options.out / "find_clip.json", summary_of(result, finder.place)))
+        written.append(save_picture(result, finder.place, options.out / "find_clip.png"))
+        whole = with_choice(config, result, finder.place)
+        written.append(write_atomically(options.out / "config.yaml", whole))
+    if options.sweep is not None:
+        written.append(
+            write_atomically(options.sweep, sweep_file(config, configs, result, finder.place, options.steps))
+        )
+    for path in written:
+        console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0 if result.chosen.value is not None else 5
+
+
+def finder_of(config: Mapping[str, Any], options: Options) -> ClipRangeFinder:
+    """A finder of the config's range.
+
+    Args:
+        config: All keys of `fit`.
+        options: What to look for.
+    """
+    given = config.get("trainer") or {}
+    trainer = {key: given[key] for key in _KEPT if given.get(key) is not None}
+    if options.steps is not None:
+        trainer |= {"max_steps": options.steps, "max_epochs": -1}
+    checkpoint, seed = config.get("checkpoint") or {}, config.get("seed_everything")
+    monitor = checkpoint.get("monitor")
+    return ClipRangeFinder(
+        lambda: make(DistillationModule, "model", config["model"]),
+        make(LightningDataModule, "data", config["data"]),
+        {**trainer, "devices": 1},
+        FeatureRange() if options.feature else GradientRange(),
+        options.learning_rates,
+        options.trials,
+        Goal(monitor, checkpoint.get("mode") or "min") if monitor else None,
+        seed if isinstance(seed, int) and not isinstance(seed, bool) else 0,
+    )
+
+
+def left_out(config: Mapping[str, Any]) -> list[str]:
+    """What of a config the trainings do without."""
+    trainer, notes = config.get("trainer") or {}, []
+    if trainer.get("callbacks"):
+        notes.append("callbacks of the config take no part")
+    if trainer.get("devices") not in (None, 1, "1", "auto") or (trainer.get("num_nodes") or 1) > 1:
+        notes.append(
+            "trainings run on one device: with several, a step averages more samples, and |g| is smaller"
+        )
+    if trainer.get("gradient_clip_val"):
+        notes.append("trainer.gradient_clip_val is left out; remove it before a clip rule is used")
+    return notes

@@ -1,0 +1,105 @@
+"""The metric over the range, with quantiles above and plateaus shaded."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lightning_distill.range_places import ALL, Place
+from lightning_distill.range_trials import Trial
+from lightning_distill.reporting.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lightning_distill.range_finder import ClipRangeResult
+
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's; rates also differ in their markers."""
+MARKERS: Final = "osD^vP"
+
+
+def draw_picture(result: ClipRangeResult, place: Place) -> Figure:
+    """A line for each learning rate; no clip stands at the right end.
+
+    Args:
+        result: What was found.
+        place: Of the range.
+
+    Returns:
+        A figure outside pyplot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    tried = [t.choice.epsilon for t in result.trials if t.choice.epsilon is not None]
+    off = max([*tried, result.quantiles[ALL].values[-1]]) * 3
+    for plateau in result.plateaus:
+        axes.axvspan(plateau.low, plateau.high or off, color="#e8e8e8", zorder=0)
+    rates = sorted({t.learning_rate for t in result.trials})
+    for i, rate in enumerate(rates):
+        row = [t for t in result.trials if t.learning_rate == rate]
+        _line(axes, row, off, f"lr {rate:.3g}", i % len(COLOURS))
+    chosen = result.chosen
+    if chosen.value is not None:
+        at = chosen.choice.epsilon or off
+        axes.plot([at], [chosen.value], "o", ms=16, mfc="none", mec="#222222", label="chosen", ls="")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"range of {place.letter}; no clip at the right end, same values shaded")
+    axes.set_ylabel(f"{result.goal.monitor} ({result.goal.mode})")
+    axes.axvline(off, color="#b0b0b0", lw=0.8, ls=":")
+    _quantile_axis(axes, result)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def save_picture(result: ClipRangeResult, place: Place, path: Path) -> Path:
+    """Draw and write a PNG, whole or not at all.
+
+    Args:
+        result: What was found.
+        place: Of the range.
+        path: Ends in `.png`.
+    """
+    buffer = io.BytesIO()
+    draw_picture(result, place).savefig(buffer, format="png")
+    return write_atomically(path, buffer.getvalue())
+
+
+def _line(axes: Axes, row: list[Trial], off: float, label: str, i: int) -> None:
+    points = sorted((t.choice.epsilon or off, t.value) for t in row if t.value is not None)
+    stopped = [t.choice.epsilon or off for t in row if t.value is None]
+    colour = COLOURS[i]
+    if points:
+        xs, ys = zip(*points, strict=True)
+        axes.plot(xs, ys, marker=MARKERS[i], label=label, color=colour)
+    if stopped:
+        low = [0.02] * len(stopped)
+        axes.plot(
+            stopped,
+            low,
+            "x",
+            transform=axes.get_xaxis_transform(),
+            ms=9,
+            label=f"{label}, stopped",
+            color=colour,
+        )
+
+
+def _quantile_axis(axes: Axes, result: ClipRangeResult) -> None:
+    """Where quantiles lie, on the upper edge."""
+    levels = (0.1, 0.5, 0.9, 0.99, 1.0)
+    upper = axes.secondary_xaxis("top")
+    found = result.quantiles[ALL]
+    upper.set_xticks(
+        [found.at(level) for level in levels],
+        ["max" if level == 1 else f"{100 * level:g}%" for level in levels],
+        fontsize=7,
+        rotation=45,
+    )
+    upper.set_xticks([], minor=True)

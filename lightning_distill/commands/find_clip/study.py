@@ -1,0 +1,117 @@
+"""The same search as an Optuna study, which can be stopped, gone on with, and looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_distill.errors import ConfigError
+from lightning_distill.range_finder import ClipRangeFinder, ClipRangeResult
+from lightning_distill.range_places import ALL
+from lightning_distill.range_quantiles import QuantileRecorder
+from lightning_distill.range_search import STEP, Ladder
+from lightning_distill.range_trials import Choice, Trial, plateaus
+
+if TYPE_CHECKING:
+    import optuna
+
+_CLIP, _RANGE, _RATE = "clip", "epsilon", "rate"
+
+
+def run_study(
+    finder: ClipRangeFinder, file: Path, report: Callable[[Trial], None] | None = None
+) -> ClipRangeResult:
+    """The ladder's ranges first, then what Optuna's sampler thinks of, up to the finder's number of trials.
+
+    Trials that the file already has are not made again.
+
+    Args:
+        finder: Trains.
+        file: SQLite file of the study; made where it is not there.
+        report: Told of each training when it is done.
+
+    Raises:
+        ConfigError: If Optuna is not installed.
+    """
+    if find_spec("optuna") is None:
+        raise ConfigError(
+            where="find-clip --optuna",
+            found="no package optuna",
+            expected="Optuna, which is an extra of this package",
+            fix="pip install 'lightning-distill[optuna]', or leave --optuna out",
+        )
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    recorder = QuantileRecorder()
+    done = [finder.trial(Choice(), recorder)]
+    if report is not None:
+        report(done[0])
+    quantiles = recorder.quantiles()
+    ladder, goal = finder.ladder(quantiles), finder.settled_goal()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{file}",
+        study_name="find-clip",
+        direction="maximize" if goal.mode == "max" else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=finder.seed),
+        load_if_exists=True,
+    )
+    for rung in (ladder.rungs[min(ladder.first, len(ladder.rungs) - 1)], *ladder.rungs):
+        study.enqueue_trial(
+            {_CLIP: True, _RANGE: rung.epsilon, **({_RATE: 1.0} if finder.rates else {})},
+            skip_if_exists=True,
+        )
+    bounds = _bounds(ladder, quantiles[ALL].at(1.0))
+
+    def objective(trial: optuna.Trial) -> float:
+        made = finder.trial(_suggested(trial, bounds, finder.rates))
+        trial.set_user_attr("learning_rate", made.learning_rate)
+        trial.set_user_attr("loss", made.loss)
+        trial.set_user_attr("stopped", made.stopped)
+        if report is not None:
+            report(made)
+        if made.value is None:
+            raise optuna.TrialPruned(made.stopped)
+        return made.value
+
+    finished = [t for t in study.trials if t.state.is_finished()]
+    study.optimize(objective, n_trials=max(0, finder.trials - len(finished)))
+    done += [_trial(t, done[0].learning_rate) for t in study.trials if t.state.is_finished()]
+    found = tuple(plateaus(done, goal))
+    return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
+
+
+def _bounds(ladder: Ladder, largest: float) -> tuple[float, float]:
+    """From below the lowest rung to the largest entry."""
+    epsilons = [c.epsilon for c in ladder.rungs if c.epsilon is not None]
+    return min(epsilons), max(*epsilons, largest)
+
+
+def _suggested(trial: optuna.Trial, bounds: tuple[float, float], rates: bool) -> Choice:
+    rate = trial.suggest_float(_RATE, STEP**-3, STEP**3, log=True) if rates else 1.0
+    if not trial.suggest_categorical(_CLIP, [True, False]):
+        return Choice(None, rate)
+    return Choice(trial.suggest_float(_RANGE, *bounds, log=True), rate, "Optuna")
+
+
+def _trial(kept: optuna.trial.FrozenTrial, base: float) -> Trial:
+    told: dict[str, Any] = kept.params
+    choice = Choice(
+        told.get(_RANGE) if told.get(_CLIP) else None,
+        told.get(_RATE, 1.0),
+        "Optuna" if told.get(_CLIP) else "off",
+    )
+    value = kept.value if kept.value is not None and math.isfinite(kept.value) else None
+    attrs, seconds = kept.user_attrs, kept.duration.total_seconds() if kept.duration else 0.0
+    return Trial(
+        choice,
+        attrs.get("learning_rate", base * choice.rate),
+        value,
+        attrs.get("loss"),
+        attrs.get("stopped", ""),
+        seconds,
+    )

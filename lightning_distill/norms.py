@@ -1,0 +1,77 @@
+"""p-norms of tensors of any size and range: fast, then with care where powers leave their type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+_PIECE: Final = 1 << 20
+"""Entries whose squares are added up in float32; longer sums lose digits (0.2 % at 30 million)."""
+
+
+def tensor_norms(tensors: Sequence[Tensor], p: float = 2.0) -> list[Tensor]:
+    """The p-norm of each tensor; finite where its entries are, NaN where one is NaN.
+
+    Args:
+        tensors: Of any floating-point types and shapes, on any devices.
+        p: 1 or more; infinity is the largest absolute value.
+
+    Returns:
+        0-d tensors where the tensors are, float64 (float32 on devices that have no other); found without
+        synchronisation.
+
+    >>> [norm.item() for norm in tensor_norms([torch.tensor([3e30, 4e30]), torch.zeros(2)])]
+    [5.000000...e+30, 0.0]
+    """
+    if p in (1.0, 2.0, math.inf) and all(x.is_cuda and x.numel() for x in tensors):
+        return list(torch._foreach_norm(list(tensors), p, dtype=torch.float64))
+    return [_norm_on_cpu(x, p) if x.device.type == "cpu" else scaled_norm(x, p) for x in tensors]
+
+
+def scaled_norm(x: Tensor, p: float) -> Tensor:
+    """|x|_p as max |x| * |x / max |x||_p, so that no power overflows; three passes and a copy.
+
+    Args:
+        x: Any tensor.
+        p: 1 or more, or infinity.
+
+    Returns:
+        0-d, float64 (float32 on devices that have no other).
+    """
+    if not x.numel():
+        return x.new_zeros((), dtype=widest(x.device))
+    low, high = torch.aminmax(x.detach())
+    top = torch.maximum(-low, high).to(widest(x.device))
+    if p == math.inf or (top.device.type == "cpu" and not 0 < top.item() < math.inf):
+        return top
+    unit = unit_of(top)
+    return unit * torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)) / unit, p)
+
+
+def unit_of(top: Tensor) -> Tensor:
+    """What to divide by so that the largest becomes 1; 1 where that cannot be.
+
+    Args:
+        top: Largest absolute values.
+    """
+    return torch.where((top > 0) & top.isfinite(), top, 1.0)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices that have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _norm_on_cpu(x: Tensor, p: float) -> Tensor:
+    if p == 2 and x.dtype in (torch.float32, torch.float64) and x.is_contiguous():
+        norm = math.sqrt(sum(torch.dot(y, y).item() for y in x.view(-1).split(_PIECE)))
+    elif p == math.inf or not x.numel():
+        return scaled_norm(x, p)
+    else:
+        norm = torch.linalg.vector_norm(x, p, dtype=torch.promote_types(x.dtype, torch.float32)).item()
+    lowest = 10 ** (-24 / p)
+    return torch.tensor(norm, dtype=torch.float64) if lowest < norm < math.inf else scaled_norm(x, p)

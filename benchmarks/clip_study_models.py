@@ -230,6 +230,11 @@ class Run:
         balancer.end_epoch(lambda value: value)
 
 
+def unimodal_terms(view: StudentView) -> dict[str, Tensor]:
+    """The task's loss from each modality alone."""
+    return {f"unimodal/{m}": view.task_loss(view.answer_from((m,)), p) for m, p in view.present.items()}
+
+
 @torch.no_grad()
 def answers(model: MultimodalModel, rows: Rows) -> Tensor:
     """Log-probabilities, "rows classes"."""

@@ -30,6 +30,18 @@ _FEWEST_LOOKS: Final = 4
 _NEVER: Final = 5
 """A rule may wait for rare spikes, so that "never" takes so many times the patience."""
 
+_READ: Final = (
+    "clipped_share",
+    "zero_share",
+    "norm_before",
+    "norm_after",
+    "cosine",
+    "evenness",
+    "saturated_share",
+)
+_ADAMS: Final = (Adam, NAdam, RAdam, Adamax)
+"""AdamW is a kind of Adam."""
+
 
 @dataclass
 class _Streak:
@@ -90,9 +102,9 @@ class ClipWatch:
         """Take in what is logged at one step.
 
         Args:
-            values: What `GradientTelemetry.after` gives, and `saturated_share` or `saturated_share/<modality>`
-                of feature clips; other names are passed over. 0-d, all on one device. On an accelerator they
-                are read at the next call, so that nothing waits.
+            values: What `GradientTelemetry.after` gives, and feature clips' `saturated_share` or
+                `saturated_share/<modality>`; other names are passed over. 0-d, all on one device. On an
+                accelerator they are read at the next call, so that nothing waits.
             step: Optimizer steps taken.
             optimizer: What steps with these gradients.
 
@@ -139,10 +151,10 @@ class ClipWatch:
             else "each entry steps by learning rate times range, whatever its gradient"
         )
         return (
-            f"{group}: {streak.low:.0%} of the entries that are not 0 have been clipped for {streak.steps} steps. "
-            f"With this range the step is sign descent: {effect}. Raise the range (epsilon), or keep it if that "
-            "is what you want."
-        ).replace("%", " %")
+            f"{group}: {100 * streak.low:.0f} % of the entries that are not 0 have been clipped for "
+            f"{streak.steps} steps. With this range the step is sign descent: {effect}. Raise the range "
+            "(epsilon), or keep it if that is what you want."
+        )
 
     def _never(self, group: str, share: float, step: int) -> str:
         if share != 0:
@@ -152,8 +164,9 @@ class ClipWatch:
         if streak is None:
             return ""
         return (
-            f"{group}: the clip rule has not bound once in {streak.steps} steps, as far as {streak.looks} looks at "
-            "a sample of the entries tell. Remove it or lower the range, unless it waits for rare spikes."
+            f"{group}: the clip rule has not bound once in {streak.steps} steps, as far as {streak.looks} "
+            "looks at a sample of the entries tell. Remove it or lower the range, unless it waits for rare "
+            "spikes."
         )
 
     def _cancelled(self, group: str, seen: Mapping[str, float], step: int, optimizer: Optimizer) -> str:
@@ -168,10 +181,10 @@ class ClipWatch:
             return ""
         middle, half = (streak.low + streak.high) / 2, (streak.high - streak.low) / 2
         return (
-            f"{group}: {type(optimizer).__name__} cancels a constant rescaling, and the clip coefficient has been "
-            f"nearly constant (c = {middle:.3g} +- {half:.1g}) for {streak.steps} steps: the update is as "
-            "without the rule. Raise the range so that it binds on outliers only, or lower the learning rate "
-            "instead."
+            f"{group}: {type(optimizer).__name__} cancels a constant rescaling, and the clip coefficient has "
+            f"been nearly constant (c = {middle:.3g} +- {half:.1g}) for {streak.steps} steps: the update is "
+            "as without the rule. Raise the range so that it binds on outliers only; for smaller steps, lower "
+            "the learning rate."
         )
 
     def _saturated(self, group: str, share: float, step: int) -> str:
@@ -179,10 +192,10 @@ class ClipWatch:
         if streak is None:
             return ""
         return (
-            f"{group}: {streak.low:.0%} of the feature has been saturated for {streak.steps} steps. Under a hard "
-            "clip these entries have no gradient: raise the range (epsilon), give it in units of the feature's "
-            "standard deviation, or use a clip that lets gradients back inside."
-        ).replace("%", " %")
+            f"{group}: {100 * streak.low:.0f} % of the feature has been saturated for {streak.steps} steps. "
+            "Under a hard clip these entries have no gradient: raise the range (epsilon), give it in units "
+            "of the feature's standard deviation, or use a clip that lets gradients back inside."
+        )
 
     def _lasting(
         self, kind: str, group: str, holds: bool, value: float, step: int, wanted: int | None = None
@@ -201,19 +214,6 @@ class ClipWatch:
             return None
         self._told.add(key)
         return streak
-
-
-_READ: Final = (
-    "clipped_share",
-    "zero_share",
-    "norm_before",
-    "norm_after",
-    "cosine",
-    "evenness",
-    "saturated_share",
-)
-_ADAMS: Final = (Adam, NAdam, RAdam, Adamax)
-"""AdamW is a kind of Adam."""
 
 
 def _divides_out(optimizer: Optimizer) -> bool:

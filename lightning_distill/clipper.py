@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
@@ -39,6 +40,7 @@ class GradientClipper:
         self.rule = rule
         self._names: dict[int, str] = {}
         self._telemetry = GradientTelemetry()
+        self._skipped: Tensor | float = 0.0
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Learn the parameters' names; those of a student are without "student.".
@@ -87,9 +89,12 @@ class GradientClipper:
         if measure:
             self._telemetry.before(gradients)
         report = self.rule.clip_gradients(gradients)
+        values = dict(report.values)
         if report.skip is not None:
-            _hold(optimizer, report.skip, _scaler(trainer) is not None)
-        return {**report.values, **(self._telemetry.after() if measure else {})}
+            _hold(optimizer, report.skip, trainer)
+            self._skipped = report.skip.float() + self._skipped
+            values["skipped_steps"] = self._skipped
+        return values | (self._telemetry.after() if measure else {})
 
 
 def refuse_to_be_ignored(trainer: Trainer) -> None:
@@ -139,11 +144,12 @@ def _fused(optimizer: Optimizer) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def _hold(optimizer: Optimizer, skip: Tensor, scaled: bool) -> None:
+def _hold(optimizer: Optimizer, skip: Tensor, trainer: Trainer) -> None:
     """Keep the optimizer from stepping, without waiting where it can read a flag on the device."""
-    if skip.device.type != "cpu" and _fused(optimizer) and not scaled:
+    if skip.device.type != "cpu" and _fused(optimizer) and _scaler(trainer) is None:
         optimizer.grad_scale, optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
     elif bool(skip):
+        rank_zero_warn(f"step {trainer.global_step} is skipped: its gradients are not finite")
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lightning_distill.clipper import GradientClipper
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
+from lightning_distill.feature_clipping import BoundaryClip
 from lightning_distill.gradient_balancing import GradientBalancer, StudentView
 from lightning_distill.gradients import Gradients
 from lightning_distill.model import MultimodalModel
@@ -36,6 +37,7 @@ class GradientStep:
         self._balancer = balancer
         self._by_term: dict[str, dict[int, Tensor]] = {}
         self._scale: Tensor | None = None
+        self._boundaries: list[BoundaryClip] = []
 
     def begin(self, trainer: Trainer, module: LightningModule, sharded: bool) -> None:
         """Learn names; refuse what cannot work.
@@ -46,6 +48,7 @@ class GradientStep:
         """
         self._clipper.begin(trainer, module)
         self._by_term = {}
+        self._boundaries = [part for part in module.modules() if isinstance(part, BoundaryClip)]
         if sharded and self._balancer is not None and self._balancer.per_term_gradients:
             raise ConfigError(
                 where="model.gradient_balancer",
@@ -55,6 +58,17 @@ class GradientStep:
                 fix="use OGMGE or AGM, or the strategy ddp",
             )
 
+    def scale_boundaries(self, trainer: Trainer) -> None:
+        """Tell backward clips by what the loss will be multiplied; before each forward pass.
+
+        Args:
+            trainer: In its training step.
+        """
+        if self._boundaries:
+            scale = _loss_scale(trainer)
+            for clip in self._boundaries:
+                clip.gradient_scale = (1.0 if scale is None else scale) / trainer.accumulate_grad_batches
+
     def keep_term_gradients(self, terms: Mapping[str, Tensor], trainer: Trainer) -> None:
         """Add this batch's gradient of each term to those of the batches before it in the same step.
 
@@ -62,21 +76,19 @@ class GradientStep:
             terms: Name -> weighted term with its graph, which is kept.
             trainer: Before backward.
         """
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self._scale = _loss_scale(trainer)
         groups = trainer.optimizers[0].param_groups
         trained = [p for group in groups for p in group["params"] if p.requires_grad]
         for name, value in terms.items():
             if not value.requires_grad:
                 continue
             share = value / trainer.accumulate_grad_batches
-            loss = share if scaler is None else scaler.scale(share)
+            loss = share if self._scale is None else share * self._scale
             found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
             kept = self._by_term.setdefault(name, {})
             for parameter, grad in zip(trained, found, strict=True):
                 if grad is not None:
                     kept[id(parameter)] = kept[id(parameter)] + grad if id(parameter) in kept else grad
-        # A scaler changes its scale only after the step, so all batches of a step have the same.
-        self._scale = None if scaler is None else scaler.scale(torch.ones((), device=loss.device))
 
     def act(self, trainer: Trainer, optimizer: Optimizer, measure: bool) -> dict[str, Tensor]:
         """Balance, then clip.
@@ -112,6 +124,15 @@ class GradientStep:
             whole = iter(average(grads))
             found[name] = [None if g is None else next(whole) for g in there]
         return found
+
+
+def _loss_scale(trainer: Trainer) -> Tensor | None:
+    """What a scaler multiplies the loss with, 0-d; it changes only after a step, not between its batches."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None:
+        return None
+    found: Tensor = scaler.scale(torch.ones((), device=trainer.strategy.root_device))
+    return found
 
 
 def view_of(

@@ -141,15 +141,27 @@ class Gradients:
         Args:
             factor: 0-d, for all gradients; or "tensors", one for each.
         """
-        if factor.device.type == "cpu":
+        if not factor.ndim:
+            self._scale_alike(factor)
+        elif factor.device.type == "cpu":
             # Numbers cost no wait here, and save the pass over what stays as it is.
-            numbers = factor.expand(len(self)).tolist()
-            for grad, number in zip(self.local, numbers, strict=True):
-                if number != 1.0:
-                    grad.mul_(number)
+            pairs = zip(self.local, factor.tolist(), strict=True)
+            changed = [(grad, number) for grad, number in pairs if number != 1.0]
+            if changed:
+                torch._foreach_mul_([grad for grad, _ in changed], [number for _, number in changed])
+        else:
+            for grad, one in zip(self.local, factor.unbind(), strict=True):
+                grad.mul_(one.to(grad.device))
+
+    def _scale_alike(self, factor: Tensor) -> None:
+        if factor.device.type == "cpu" and factor.item() == 1.0:
             return
-        for grad, one in zip(self.local, factor.expand(len(self)).unbind(), strict=True):
-            grad.mul_(one.to(grad.device))
+        alike: dict[Any, list[Tensor]] = {}
+        for grad in self.local:
+            wide = torch.promote_types(grad.dtype, torch.float32)
+            alike.setdefault((grad.device, wide), []).append(grad)
+        for (device, dtype), grads in alike.items():
+            torch._foreach_mul_(grads, factor.to(device, dtype))
 
 
 def gradients_of(

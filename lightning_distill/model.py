@@ -1,13 +1,17 @@
-"""The model both teacher and student are: encoders, fusion, feature clip, task head."""
+"""The model both teacher and student are: encoders, their clips, fusion, feature clip, task head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from lightning_distill.absence import all_there, blank, drop_modalities
 from lightning_distill.encoders import Encoder
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.feature_clipping import FeatureClip
@@ -16,10 +20,11 @@ from lightning_distill.structures import Batch, Inputs, ModelOutput
 
 
 class MultimodalModel(nn.Module):
-    """y = g(clip(fuse(f1(image), f2(text), f3(audio)))), for any set of modalities.
+    """y = g(clip(fuse(c1(f1(image)), c2(f2(text)), c3(f3(audio))))), for any set of modalities.
 
     It reads from a batch only the modalities it has an encoder for, so a student with fewer modalities
-    than its teacher reads the same batch.
+    than its teacher reads the same batch. The `features` it returns are those after their clips, which is
+    what fusion and distillation terms see.
 
     Args:
         encoders: modality -> encoder f_m.
@@ -28,9 +33,12 @@ class MultimodalModel(nn.Module):
         feature_clip: Bound on the fused feature; None leaves it free.
         modality_dropout: Probability with which each modality of each training sample is treated as absent;
             at least one that is there stays. It makes every encoder learn on its own.
+        modality_clips: modality -> clip c_m of its encoder's feature, or of the gradient that reaches the
+            encoder, before fusion; modalities without one stay free.
 
     Raises:
-        ConfigError: If there is no encoder, no output, or a probability outside [0, 1).
+        ConfigError: If there is no encoder, no output, a probability outside [0, 1), or a clip for a modality
+            without encoder.
 
     >>> from lightning_distill.encoders import ImageCNN, LogMelCNN
     >>> model = MultimodalModel({"image": ImageCNN(), "audio": LogMelCNN()}, num_classes=10)
@@ -45,6 +53,7 @@ class MultimodalModel(nn.Module):
         fusion: Callable[[dict[str, int]], FusionHead] = ConcatFusion,
         feature_clip: FeatureClip | None = None,
         modality_dropout: float = 0.0,
+        modality_clips: dict[str, FeatureClip] | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 1:
@@ -58,7 +67,10 @@ class MultimodalModel(nn.Module):
                 expected="a probability of 0 or more and below 1",
                 fix="try 0.3",
             )
+        for modality in modality_clips or {}:
+            _check_known(modality, encoders, "MultimodalModel.modality_clips")
         self.encoders = nn.ModuleDict(encoders)
+        self.modality_clips = nn.ModuleDict(modality_clips or {})
         self.fusion = fusion({m: encoder.embedding_dim for m, encoder in encoders.items()})
         self.feature_clip = feature_clip
         self.head = nn.Linear(self.fusion.output_dim, num_classes)
@@ -80,7 +92,7 @@ class MultimodalModel(nn.Module):
         return {m: dict(encoder.requirements) for m, encoder in self.encoders.items()}  # type: ignore[arg-type]
 
     def forward(self, batch: Batch) -> ModelOutput:
-        """Run the batch's modalities through encoders, fusion, clip and head.
+        """Run the batch's modalities through encoders, fusion, clips and head.
 
         Raises:
             ConfigError: If the batch lacks a modality the model has an encoder for.
@@ -90,6 +102,17 @@ class MultimodalModel(nn.Module):
         if self.training and self.modality_dropout and len(present) > 1:
             present = drop_modalities(present, self.modality_dropout)
         features = {m: self._feature(m, batch["inputs"][m], present[m]) for m in self.encoders}
+        clipped, shares = self._clip_features(features, present)
+        output = self.answer(clipped, present)
+        return replace(output, extras={**output.extras, **shares}, present=present)
+
+    def answer(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> ModelOutput:
+        """Everything after the encoders and their clips: fusion, feature clip, head.
+
+        Args:
+            features: modality -> "batch dim_m", clipped, zero where absent.
+            present: modality -> bool "batch".
+        """
         fused = self.fusion(features, present)
         extras: dict[str, Tensor] = {}
         embedding = fused
@@ -97,13 +120,58 @@ class MultimodalModel(nn.Module):
             embedding = self.feature_clip(fused)
             with torch.no_grad():
                 extras["saturated_share"] = self.feature_clip.saturated_share(fused)
-        return ModelOutput(self.head(embedding), embedding, features, extras)
+        return ModelOutput(self.head(embedding), embedding, features, extras, present=present)
+
+    def answer_from(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], modalities: Sequence[str]
+    ) -> Tensor:
+        """The logits these modalities alone give: `answer` as if all others were absent.
+
+        What the model remembers, such as batch statistics of the fusion head or a unit's history, is read
+        and not moved. No gradient reaches the other modalities' encoders.
+
+        Args:
+            features: As `ModelOutput` has them.
+            present: modality -> bool "batch".
+            modalities: Names of one or more.
+
+        Returns:
+            "batch classes". A row that has none of `modalities` is answered from zeros in the place of the
+            first of them: it means nothing and must be masked.
+
+        Raises:
+            ConfigError: If no modality is named, or one the model has no encoder for.
+        """
+        _check_named(modalities, self.encoders)
+        counted = {m: x if m in modalities else torch.zeros_like(x) for m, x in present.items()}
+        nothing = ~torch.stack(list(counted.values())).any(dim=0)
+        counted[modalities[0]] = counted[modalities[0]] | nothing
+        kept = {m: x if m in modalities else x.detach() for m, x in features.items()}
+        memory = {name: buffer.clone() for name, buffer in self.fusion.named_buffers()}
+        fused: Tensor = functional_call(self.fusion, memory, (kept, counted))
+        if self.feature_clip is not None:
+            with _evaluating(self.feature_clip):
+                fused = self.feature_clip(fused)
+        logits: Tensor = self.head(fused)
+        return logits
 
     def _feature(self, modality: str, inputs: Inputs, present: Tensor) -> Tensor:
         encoder = self.encoders[modality]
-        if _all_there(present):
+        if all_there(present):
             return encoder(inputs)
-        return encoder(_blank(inputs, present)).masked_fill(~present[:, None], 0.0)
+        return encoder(blank(inputs, present)).masked_fill(~present[:, None], 0.0)
+
+    def _clip_features(
+        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The features after their clips, and what to log about it."""
+        clipped, shares = dict(features), {}
+        for modality, clip in self.modality_clips.items():
+            x, there = features[modality], present[modality]
+            clipped[modality] = clip(x, there)
+            with torch.no_grad():
+                shares[f"saturated_share/{modality}"] = clip.saturated_share(x, there)  # type: ignore[operator]
+        return clipped, shares
 
     def _check_inputs(self, inputs: Mapping[str, Inputs]) -> None:
         for modality in self.encoders:
@@ -117,35 +185,35 @@ class MultimodalModel(nn.Module):
                 )
 
 
-def drop_modalities(present: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
-    """Mark each modality of each sample absent with a probability, keeping one of those that were there.
-
-    Args:
-        present: modality -> bool "batch".
-        probability: In [0, 1).
-
-    Returns:
-        modality -> bool "batch".
-    """
-    there = torch.stack(list(present.values()), dim=1)
-    # The present modality with the largest draw always stays, so that no sample is left with none.
-    draws = torch.rand(there.shape, device=there.device).masked_fill(~there, -1.0)
-    kept = there & ((draws >= probability) | (draws == draws.amax(dim=1, keepdim=True)))
-    return dict(zip(present, kept.unbind(dim=1), strict=True))
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode for a while, and every part of it back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
-def _all_there(present: Tensor) -> bool:
-    """Whether no sample lacks the modality; asked on the CPU only, elsewhere one would wait for it."""
-    return present.device.type == "cpu" and not torch.compiler.is_compiling() and bool(present.all())
+def _check_named(modalities: Sequence[str], encoders: Iterable[str]) -> None:
+    for modality in modalities:
+        _check_known(modality, encoders, "MultimodalModel.answer_from")
+    if not modalities:
+        raise ConfigError(
+            where="MultimodalModel.answer_from",
+            found="no modality",
+            expected=f"one or more of {list(encoders)}",
+            fix="name at least one",
+        )
 
 
-def _blank(inputs: Inputs, present: Tensor) -> Inputs:
-    """Blank what absent samples hold, so that neither NaN nor batch statistics can come from it."""
-    if isinstance(inputs, dict):
-        # Mask 1, not 0: attention over an empty sequence is not defined.
-        return {k: _fill(v, present, int(k == "attention_mask")) for k, v in inputs.items()}
-    return _fill(inputs, present, 0)
-
-
-def _fill(x: Tensor, present: Tensor, value: int) -> Tensor:
-    return x.masked_fill(~present.view(-1, *[1] * (x.ndim - 1)), value)
+def _check_known(modality: str, encoders: Iterable[str], where: str) -> None:
+    if modality not in encoders:
+        raise ConfigError(
+            where=where,
+            found=f"modality {modality!r}",
+            expected=f"modalities with an encoder, {list(encoders)}",
+            fix="name one of these, or add the encoder" + nearest(modality, encoders),
+        )

@@ -24,12 +24,14 @@ def tensor_norms(tensors: Sequence[Tensor], p: float = 2.0) -> list[Tensor]:
         0-d tensors where the tensors are, float64 (float32 on devices that have no other); found without
         synchronisation.
 
-    >>> [norm.item() for norm in tensor_norms([torch.tensor([3e30, 4e30]), torch.zeros(2)])]
-    [5.000000...e+30, 0.0]
+    >>> [f"{norm:.1e}" for norm in tensor_norms([torch.tensor([3e30, 4e30]), torch.zeros(2)])]
+    ['5.0e+30', '0.0e+00']
     """
     if p in (1.0, 2.0, math.inf) and all(x.is_cuda and x.numel() for x in tensors):
         return list(torch._foreach_norm(list(tensors), p, dtype=torch.float64))
-    return [_norm_on_cpu(x, p) if x.device.type == "cpu" else scaled_norm(x, p) for x in tensors]
+    if all(x.device.type == "cpu" for x in tensors):
+        return list(torch.tensor([_norm_on_cpu(x, p) for x in tensors], dtype=torch.float64).unbind())
+    return [scaled_norm(x, p) for x in tensors]
 
 
 def scaled_norm(x: Tensor, p: float) -> Tensor:
@@ -45,7 +47,7 @@ def scaled_norm(x: Tensor, p: float) -> Tensor:
     if not x.numel():
         return x.new_zeros((), dtype=widest(x.device))
     low, high = torch.aminmax(x.detach())
-    top = torch.maximum(-low, high).to(widest(x.device))
+    top = torch.maximum(-low, high).abs().to(widest(x.device))
     if p == math.inf or (top.device.type == "cpu" and not 0 < top.item() < math.inf):
         return top
     unit = unit_of(top)
@@ -66,12 +68,14 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _norm_on_cpu(x: Tensor, p: float) -> Tensor:
+def _norm_on_cpu(x: Tensor, p: float) -> float:
     if p == 2 and x.dtype in (torch.float32, torch.float64) and x.is_contiguous():
-        norm = math.sqrt(sum(torch.dot(y, y).item() for y in x.view(-1).split(_PIECE)))
+        flat = x.view(-1)
+        pieces = (flat,) if len(flat) <= _PIECE else flat.split(_PIECE)
+        norm = math.sqrt(sum(torch.dot(y, y).item() for y in pieces))
     elif p == math.inf or not x.numel():
-        return scaled_norm(x, p)
+        return scaled_norm(x, p).item()
     else:
         norm = torch.linalg.vector_norm(x, p, dtype=torch.promote_types(x.dtype, torch.float32)).item()
     lowest = 10 ** (-24 / p)
-    return torch.tensor(norm, dtype=torch.float64) if lowest < norm < math.inf else scaled_norm(x, p)
+    return norm if lowest < norm < math.inf else scaled_norm(x, p).item()

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 _ROW: Final = 128
-"""Entries in a block. Longer ones are faster to fetch and tell less, since neighbours are alike."""
+"""Entries summed together."""
+_BLOCK: Final = 32
+"""Entries fetched together. Longer blocks are fewer, and tell less, since neighbours are alike."""
 _ONE_IN: Final = 256
-_FEWEST_BLOCKS: Final = 8
+_FEWEST_ROWS: Final = 8
 _WHOLE: Final = 4096
 """Tensors of up to so many entries are read whole."""
 _GOLDEN: Final = 0.6180339887498949
@@ -27,7 +29,7 @@ def signature(tensors: Sequence[Tensor]) -> Signature:
 
 
 class _Piece(NamedTuple):
-    """How one tensor is read: whole where `blocks` is 0, and from a copy where entries are not side by side."""
+    """How one tensor is read: whole where `blocks` is 0, from a copy where memory has gaps."""
 
     blocks: int
     stride: int
@@ -35,11 +37,11 @@ class _Piece(NamedTuple):
 
 
 class SampledEntries:
-    """Reads small tensors whole, and evenly spread blocks of large ones, as rows of 128 entries.
+    """Reads small tensors whole, and evenly spread blocks of 32 entries of large ones.
 
     Blocks start at `u * stride, (1 + u) * stride, ...` with u = frac(step * golden ratio), so that over the
     steps all entries are read alike, but for half a block at either end. Entries are read in the order of
-    memory. Rows are filled up with zeros.
+    memory, and come in rows of 128 that are of one tensor each, filled up with zeros.
 
     Args:
         tensors: Of the layout, types and devices of all that are read later.
@@ -56,10 +58,10 @@ class SampledEntries:
         self.wide = torch.promote_types(dtype, torch.float32)
         self._pieces = [_piece(t, device) for t in tensors]
         pairs = list(zip(tensors, self._pieces, strict=True))
-        weights = [[t.numel() / (p.blocks * _ROW) if p.blocks else 1.0] for t, p in pairs]
+        weights = [[t.numel() / (p.blocks * _BLOCK) if p.blocks else 1.0] for t, p in pairs]
         self.weight = torch.tensor(weights, dtype=self.wide, device=device)
         wholes = [i for i, (t, p) in enumerate(pairs) if not p.blocks for _ in range(0, t.numel(), _ROW)]
-        blocks = [i for i, (_, p) in enumerate(pairs) for _ in range(p.blocks)]
+        blocks = [i for i, (_, p) in enumerate(pairs) for _ in range(p.blocks * _BLOCK // _ROW)]
         self.tensor = torch.tensor(wholes + blocks, dtype=torch.int64, device=device)
         self._whole_rows = len(wholes)
         self._zeros = torch.zeros(_ROW, dtype=dtype, device=device)
@@ -104,13 +106,13 @@ class SampledEntries:
         if not piece.blocks:
             return tensor if tensor.dim() == 1 else tensor.as_strided((tensor.numel(),), (1,))
         start = tensor.storage_offset() + int(self._shift * (piece.stride + 1))
-        return tensor.as_strided((piece.blocks, _ROW), (piece.stride, 1), start)
+        return tensor.as_strided((piece.blocks, _BLOCK), (piece.stride, 1), start)
 
     def _read(self, into: Tensor) -> None:
         if self._wholes:
             torch.cat(self._wholes, out=into[: self._whole_rows].view(-1))
         if self._blocks:
-            torch.cat(self._blocks, out=into[self._whole_rows :])
+            torch.cat(self._blocks, out=into[self._whole_rows :].view(-1, _BLOCK))
 
 
 def _piece(tensor: Tensor, device: torch.device) -> _Piece:
@@ -118,8 +120,8 @@ def _piece(tensor: Tensor, device: torch.device) -> _Piece:
     copied = tensor.device != device or not _fills_memory(tensor)
     if n <= _WHOLE:
         return _Piece(0, 0, copied)
-    blocks = max(_FEWEST_BLOCKS, -(-n // (_ROW * _ONE_IN)))
-    return _Piece(blocks, (n - _ROW) // blocks, copied)
+    blocks = max(_FEWEST_ROWS, -(-n // (_ROW * _ONE_IN))) * (_ROW // _BLOCK)
+    return _Piece(blocks, (n - _BLOCK) // blocks, copied)
 
 
 def _fills_memory(tensor: Tensor) -> bool:

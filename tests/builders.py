@@ -203,7 +203,8 @@ def make_trainer(folder: Path, **options: Any) -> Trainer:
 
 def weights_of(module: LightningModule | nn.Module) -> dict[str, Tensor]:
     """A copy of all parameters and buffers."""
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    found = module.state_dict().items()
+    return {name: x.detach().clone() for name, x in found if isinstance(x, Tensor)}
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:

@@ -18,10 +18,12 @@ SHELVES = (
     "encoders",
     "feature_clipping",
     "fusion",
+    "gradient_balancing",
     "losses",
     "schedules",
     "tasks",
     "teachers",
+    "units",
 )
 FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 """Shelves whose classes implement a published formula and say which."""

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lightning_distill.absence import drop_modalities
 from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN, TransformersTextEncoder
 from lightning_distill.errors import ConfigError
 from lightning_distill.export import load_student, save_student
 from lightning_distill.feature_clipping import HardClip
 from lightning_distill.fusion import AttentionFusion, ConcatFusion
-from lightning_distill.model import MultimodalModel, drop_modalities
+from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch, Inputs
 from tests.builders import DIMS, VectorEncoder, make_batch, make_model
 from tests.encoders.pretrained import save_bert

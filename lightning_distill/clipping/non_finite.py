@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import deque
 from typing import Final, NamedTuple
@@ -197,20 +198,26 @@ class RaiseNonFinite(NonFiniteGuard):
 
 def _non_finite(gradients: Gradients) -> Tensor:
     """Which whole gradients have entries that are not finite: bool "tensors"."""
-    if gradients.device.type == "cpu" and not gradients.splits:
-        # A finite norm has finite entries only; one that is not can come from large ones.
-        norms = torch.stack([torch.linalg.vector_norm(grad).float() for grad in gradients.local])
-        if norms.isfinite().all():
-            return norms.new_zeros(len(gradients), dtype=torch.bool)
-    ends = [_ends(grad).to(gradients.device) for grad in gradients.local]
-    flags = ~torch.stack(ends).isfinite().all(dim=1)
+    if gradients.device.type != "cpu":
+        largest = torch._foreach_norm([_filled(grad) for grad in gradients.local], math.inf)
+        flags = ~torch.stack([x.to(gradients.device) for x in largest]).isfinite()
+    elif not gradients.splits and _norms_are_finite(gradients):
+        return torch.zeros(len(gradients), dtype=torch.bool)
+    else:
+        flags = torch.stack(
+            [~torch.stack(_filled(grad).aminmax()).isfinite().all() for grad in gradients.local]
+        )
     return gradients.total(flags.float(), largest=True) > 0
 
 
-def _ends(grad: Tensor) -> Tensor:
-    """Least and largest entry, both NaN if one is."""
-    wide = torch.promote_types(grad.dtype, torch.float32)
-    return torch.stack(grad.aminmax()).to(wide) if grad.numel() else grad.new_zeros(2, dtype=wide)
+def _norms_are_finite(gradients: Gradients) -> bool:
+    """A quick look: a finite norm has finite entries only; one that is not can come from large ones."""
+    norms = [torch.linalg.vector_norm(grad).double() for grad in gradients.local]
+    return bool(torch.stack(norms).isfinite().all())
+
+
+def _filled(grad: Tensor) -> Tensor:
+    return grad if grad.numel() else grad.new_zeros(1)
 
 
 def _counted(name: str, grad: Tensor) -> str:

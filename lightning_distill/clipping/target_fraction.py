@@ -46,6 +46,7 @@ class TargetFractionClip(ClipRule):
     """
 
     log_epsilon: Tensor
+    begun: Tensor
 
     def __init__(self, share: float = 0.05, rate: float = 1.0) -> None:
         super().__init__()
@@ -58,7 +59,8 @@ class TargetFractionClip(ClipRule):
                 where="TargetFractionClip.rate", found=rate, expected="above 0 and at most 10", fix="try 1.0"
             )
         self.share, self.rate = share, rate
-        self.register_buffer("log_epsilon", torch.full((), math.nan))  # NaN: no gradient seen yet
+        self.register_buffer("log_epsilon", torch.zeros(()))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))  # whether there is an eps
 
     def edit(self, gradients: Gradients) -> ClipReport:
         """Clamp by the range so far, then move it; reports `epsilon` as used and `clipped_share`, f."""
@@ -67,7 +69,9 @@ class TargetFractionClip(ClipRule):
         found, good = _share_above(gradients, epsilon)
         if gradients.fresh:
             moved = log_epsilon + self.rate * (found - self.share)
-            self.log_epsilon.copy_(torch.where(good & moved.isfinite(), moved, self.log_epsilon))
+            good &= moved.isfinite()
+            self.log_epsilon.copy_(torch.where(good, moved, self.log_epsilon.to(moved.device)))
+            self.begun.copy_(good | self.begun.to(moved.device))
         if epsilon.device.type == "cpu":  # where torch clamps by a tensor five times slower than by a number
             number = epsilon.item()
             for grad in gradients.local:
@@ -80,11 +84,11 @@ class TargetFractionClip(ClipRule):
 
     def _begun(self, gradients: Gradients) -> Tensor:
         """log(eps); of this step's gradients where there is none yet. An accelerator is not asked which."""
-        known = self.log_epsilon.to(gradients.device)
-        if known.device.type == "cpu" and not math.isnan(known.item()):
-            return known
+        log_epsilon, begun = self.log_epsilon.to(gradients.device), self.begun.to(gradients.device)
+        if begun.device.type == "cpu" and begun:
+            return log_epsilon
         first = log_quantile(gradients.local, 1 - self.share, gradients.total, _FIRST)
-        return torch.where(known.isnan(), first, known)
+        return torch.where(begun, log_epsilon, first)
 
     def extra_repr(self) -> str:
         """Show the settings."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lightning_distill.feature_clipping.base import ElementwiseClip
 from lightning_distill.units import Unit
@@ -30,7 +31,7 @@ class BoundaryClip(ElementwiseClip):
         unit: What an epsilon of 1 means, measured in each backward pass on the gradient itself, over the rows
             that are present; its history follows where the forward pass was one of training. It needs no
             `gradient_scale`, but for a history that outlives a change of the loss scale. None is the
-            gradient's own units. A unit cannot be compiled with `fullgraph=True`.
+            gradient's own units.
 
     Raises:
         ConfigError: If epsilon is not a positive number.
@@ -91,6 +92,6 @@ class _ClipGradientByUnit(torch.autograd.Function):
 
 def _clipped(grad: Tensor, bound: Any) -> Tensor:
     clipped = grad.clamp(-bound, bound)
-    if grad.is_cpu and not torch.compiler.is_compiling() and math.isfinite(grad.sum().item()):
+    if grad.is_cpu and not is_compiling() and math.isfinite(grad.sum().item()):
         return clipped  # here, where waiting costs nothing, one look saves two passes
     return torch.where(grad.isinf(), grad, clipped)

@@ -40,7 +40,7 @@ def shapley_values(answers: Mapping[frozenset[str], Tensor], modalities: Sequenc
         modality -> phi_m.
 
     Source: Li et al., Boosting Multi-modal Model Performance with Adaptive Gradient Modulation (2308.07686),
-    section 3.1.
+    section 3.
 
     >>> v = {frozenset("a"): 1.0, frozenset("b"): 2.0, frozenset("ab"): 5.0}
     >>> shapley_values({s: torch.tensor(x) for s, x in v.items()}, ("a", "b"))
@@ -69,7 +69,7 @@ def lead(scores: Tensor, there: Tensor) -> Tensor:
     Returns:
         "modalities"; above 1 where a modality is better than the others.
 
-    Source: 2308.07686, equation 6.
+    Source: 2308.07686, section 3; for two modalities r_1 = exp(s_2 - s_1).
 
     >>> lead(torch.tensor([1.0, 2.0]), torch.tensor([True, True])).tolist()
     [2.718..., 0.367...]
@@ -90,7 +90,7 @@ class AGM(GradientBalancer):
     gradient.
 
     Args:
-        alpha: How strongly, 0 or more; the paper tries 0.2 to 2.5.
+        alpha: How strongly, 0 or more.
 
     Raises:
         ConfigError: If alpha is negative; at the first batch, if there are fewer than 2 or more than 4

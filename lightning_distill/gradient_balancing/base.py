@@ -203,7 +203,7 @@ def summed(values: Tensor) -> Tensor:
     """The sum over all processes, which must all call it; the values themselves in a single one.
 
     Args:
-        values: Of any shape, the same on all processes; it is not changed.
+        values: Of a shape that is the same on all processes; it is not changed.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return values
@@ -223,7 +223,9 @@ def inner_products(gradients: Gradients, sets: Sequence[Sequence[Tensor | None]]
         "sets sets", float32 or float64, on the device of the first gradient.
     """
     count, rows = len(sets), []
-    wide = max((torch.promote_types(torch.float32, g.dtype) for g in gradients.local), key=lambda t: t.itemsize)
+    wide = max(
+        (torch.promote_types(torch.float32, g.dtype) for g in gradients.local), key=lambda t: t.itemsize
+    )
     for tensors in zip(*sets, strict=True):
         flat = [None if t is None else t.reshape(-1).to(wide) for t in tensors]
         zero = torch.zeros((), dtype=wide, device=gradients.device)

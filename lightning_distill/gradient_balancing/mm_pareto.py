@@ -27,7 +27,8 @@ def integration_weights(products: Tensor, gamma: float) -> Tensor:
 
     Without conflict, <g_m, g_u> >= 0, both are gamma. Else h has the direction of the shortest vector
     a * g_m + (1 - a) * g_u, a in [0, 1], which serves both, and the length gamma * |g_m + g_u|. Where the two
-    are opposed to each other, h is that shortest vector times 2 * gamma, so next to 0. Where g_u is 0, w_m is 1.
+    are opposed to each other, h is that shortest vector times 2 * gamma, so next to 0. Where g_u is 0, w_m
+    is 1.
 
     Args:
         products: <g_m, g_m>, <g_m, g_u>; <g_u, g_m>, <g_u, g_u>: "2 2".
@@ -36,7 +37,7 @@ def integration_weights(products: Tensor, gamma: float) -> Tensor:
     Returns:
         "2".
 
-    Source: Wei and Hu, MMPareto (2405.17730), section 3.4 and algorithm 1.
+    Source: Wei and Hu, MMPareto (2405.17730), section 3.
 
     >>> integration_weights(torch.tensor([[1.0, 0.5], [0.5, 1.0]]), 1.5).tolist()
     [1.5, 1.5]
@@ -70,7 +71,7 @@ class MMPareto(GradientBalancer):
         ConfigError: If gamma is not positive; at the first batch, if there is only one modality.
 
     Source: Wei and Hu, MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance (2405.17730),
-    section 3.4; gamma is 1.5 in the authors' code. There each modality has a head of its own; here the answer
+    section 3; gamma is 1.5 in the authors' code. There each modality has a head of its own; here the answer
     from one modality is that of the student's head with the others absent. Their code finds the length tensor
     by tensor, and has no case for gradients that are opposed to each other, which divides by 0.
     """
@@ -103,23 +104,21 @@ class MMPareto(GradientBalancer):
             "cosine/<modality>": of the angle between them; "pareto/<modality>": w_u / (w_m + w_u), 0.5
             without conflict.
         """
-        place = {name: i for i, name in enumerate(gradients.names)}
+        place, names = {name: i for i, name in enumerate(gradients.names)}, list(by_term)
         measured = {}
         for m in self._modalities:
             part = gradients.under(f"encoders.{m}")
             if not len(part):
                 continue
-            at = [place[name] for name in part.names]
-            own = [by_term[f"unimodal/{m}"][i] for i in at]
-            rest = [_sum(by_term, f"unimodal/{m}", i) for i in at]
-            products = inner_products(part, [rest, own])
+            at, own = [place[name] for name in part.names], names.index(f"unimodal/{m}")
+            every = inner_products(part, [[by_term[name][i] for i in at] for name in names])
+            products = _two(every, own)
             weights = integration_weights(products, self.gamma)
-            for grad, others, alone in zip(part.local, rest, own, strict=True):
-                joined = torch.zeros_like(grad)
-                for piece, weight in ((others, weights[0]), (alone, weights[1])):
-                    if piece is not None:
-                        joined.addcmul_(piece, weight.to(grad))
-                grad.copy_(joined)
+            for grad, i in zip(part.local, at, strict=True):
+                alone = by_term[names[own]][i]
+                grad.mul_(weights[0].to(grad))
+                if alone is not None:
+                    grad.addcmul_(alone, (weights[1] - weights[0]).to(grad))
             sizes = (products[0, 0] * products[1, 1]).sqrt()
             measured[f"cosine/{m}"] = torch.where(sizes > 0, products[0, 1] / sizes, 0.0)
             measured[f"pareto/{m}"] = weights[1] / weights.sum()
@@ -130,8 +129,9 @@ class MMPareto(GradientBalancer):
         return f"gamma={self.gamma}"
 
 
-def _sum(by_term: Mapping[str, Sequence[Tensor | None]], but: str, i: int) -> Tensor | None:
-    """Gradient on one tensor of all terms but one."""
-    found = [grads[i] for name, grads in by_term.items() if name != but]
-    there = [g for g in found if g is not None]
-    return torch.stack(there).sum(dim=0) if len(there) > 1 else there[0] if there else None
+def _two(products: Tensor, own: int) -> Tensor:
+    """Inner products of (the sum of all but one) and that one: "2 2"."""
+    rest = torch.ones_like(products[0])
+    rest[own] = 0.0
+    cross = products[own] @ rest
+    return torch.stack([rest @ products @ rest, cross, cross, products[own, own]]).view(2, 2)

@@ -41,7 +41,7 @@ def modulation(scores: Tensor, there: Tensor, alpha: float, continuous: bool = F
         "modalities", in (0, 1].
 
     Source: Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation (2203.15332),
-    equations 9 and 10. The paper has two modalities.
+    section 3 and equation 10. The paper has two modalities.
 
     >>> there = torch.tensor([True, True])
     >>> modulation(torch.tensor([0.2, 0.4]), there, 0.5).tolist()
@@ -64,7 +64,7 @@ class OGMGE(GradientBalancer):
     alone. Costs one pass a modality through fusion and head, without gradient.
 
     Args:
-        alpha: How strongly the modality ahead is held back, 0 or more; the paper tries 0.1 to 1.
+        alpha: How strongly the modality ahead is held back, 0 or more.
         noise: Whether h is added.
         continuous: Let k start from 1 at rho = 1 instead of jumping.
         first_epoch: Epochs before it, counted from 0, are left alone.

@@ -16,7 +16,10 @@ from lightning_distill.randomness import generator
 def surgery_weights(products: Tensor, order: Tensor) -> Tensor:
     """The weights w of sum_k w_k * g_k = sum_i g_i', where each g_i' is g_i without its conflicts.
 
-    g_i' starts as g_i; for each other j in turn, where <g_i', g_j> < 0, g_i' <- g_i' - <g_i', g_j> / |g_j|^2 * g_j.
+    g_i' starts as g_i. For each other j in turn, where <g_i', g_j> < 0:
+
+        g_i' <- g_i' - <g_i', g_j> / |g_j|^2 * g_j
+
     As each g_i' is a sum of the g_k, the inner products of these are all that is needed.
 
     Args:
@@ -40,13 +43,13 @@ def surgery_weights(products: Tensor, order: Tensor) -> Tensor:
 
 
 class PCGrad(GradientBalancer):
-    """g <- sum_k w_k * g_k on everything that is trained, w as in `surgery_weights`; g_k is a term's gradient.
+    """g <- sum_k w_k * g_k on everything that is trained, g_k a term's gradient, w as in `surgery_weights`.
 
     The order in which a term meets the others is random, a function of (seed, step), and the same on all
     processes. With one term, or without conflict, nothing changes. Costs one backward pass a term.
 
-    Source: Yu et al. (2001.06782), algorithm 1. The authors' code draws one order for all terms, and none on
-    later steps of a compiled graph; here each term has an order of its own, as in the paper.
+    Source: Yu et al. (2001.06782), algorithm 1. The authors' code drops the result of its shuffle, so that
+    the order is that of the terms; here it is random for each term, as in the paper.
     """
 
     per_term_gradients = True
@@ -75,11 +78,9 @@ class PCGrad(GradientBalancer):
         order = _order(len(names), self._seed, gradients.step)
         weights = surgery_weights(products, order.to(products.device, non_blocking=True))
         for grad, pieces in zip(gradients.local, zip(*by_term.values(), strict=True), strict=True):
-            joined = torch.zeros_like(grad)
-            for piece, weight in zip(pieces, weights.unbind(), strict=True):
+            for piece, weight in zip(pieces, (weights - 1).unbind(), strict=True):
                 if piece is not None:
-                    joined.addcmul_(piece, weight.to(grad))
-            grad.copy_(joined)
+                    grad.addcmul_(piece, weight.to(grad))
         conflicts = (products < 0).sum() / (len(names) * (len(names) - 1))
         return {f"surgery/{name}": weights[k] for k, name in enumerate(names)} | {"conflicts": conflicts}
 
@@ -87,4 +88,6 @@ class PCGrad(GradientBalancer):
 def _order(count: int, seed: int, step: int) -> Tensor:
     """For each of them the others, shuffled: int64 "count count-1"."""
     draws = generator(seed, "PCGrad", step)
-    return torch.from_numpy(np.stack([draws.permutation(np.delete(np.arange(count), i)) for i in range(count)]))
+    return torch.from_numpy(
+        np.stack([draws.permutation(np.delete(np.arange(count), i)) for i in range(count)])
+    )

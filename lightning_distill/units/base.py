@@ -30,3 +30,13 @@ class Unit(nn.Module, ABC):
         Returns:
             0-d float32 tensor on the tensors' device, positive and finite; found without synchronisation.
         """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Unit:
+        """Move history to another device, but never to another precision."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            now = self._buffers[name]
+            if old is not None and now is not None and now.dtype != old.dtype:
+                self._buffers[name] = old.to(now.device)
+        return self

@@ -85,23 +85,28 @@ def sample(tensors: Sequence[Tensor], most: int = SAMPLE) -> Tensor:
     are spread evenly over it: one cache line read is sixteen entries had. The same entries every time.
 
     Args:
-        tensors: Of any shapes, on one device.
+        tensors: Of any shapes.
         most: Entries.
 
     Returns:
-        1-D, at most `most` entries, on the tensors' device.
+        1-D, at most `most` entries, in no particular order, on the first tensor's device.
     """
-    sizes = [x.numel() for x in tensors]
+    sizes, device = [x.numel() for x in tensors], tensors[0].device
     entries = sum(sizes)
     if entries <= most:
-        return torch.cat([x.reshape(-1) for x in tensors])
+        return torch.cat([x.reshape(-1).to(device) for x in tensors])
     parts, before = [], 0
     for x, size in zip(tensors, sizes, strict=True):
         count = (before + size) * most // entries - before * most // entries
         before += size
         if count:
-            parts.append(_blocks(x.reshape(-1), count))
+            parts.append(_blocks(_flat(x), count).to(device))
     return torch.cat(parts)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """All entries in the order of memory: no copy of channels-last or transposed tensors."""
+    return x.permute(sorted(range(x.ndim), key=x.stride, reverse=True)).reshape(-1)
 
 
 def _blocks(flat: Tensor, count: int) -> Tensor:
@@ -129,11 +134,13 @@ def log_quantile(
         0-d float32; not finite where there is no entry, or where the quantile itself is not finite.
     """
     entries = sample(tensors, most).abs().float()
+    if not len(entries):
+        entries = entries.new_zeros(1)
     found = torch.nanquantile(entries.where(entries > 0, math.nan), share).log()
     if total is None:
         return found
     has = (entries > 0).any()
     row = torch.stack([torch.where(has, found, 0.0), has.float()])
     rows = total(row.expand(len(tensors), 2))  # the same in each row: one that is split has the sum over all
-    sum_, processes = rows[rows[:, 1].argmax()]
+    sum_, processes = rows.index_select(0, rows[:, 1].argmax().reshape(1))[0]
     return sum_ / processes

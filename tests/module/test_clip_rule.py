@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,24 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor
 
-from lightning_distill import checks
-from lightning_distill.clipping import ValueClip
-from lightning_distill.errors import ConfigError
-from tests.builders import make_data, make_model, make_trainer
+from lightning_distill.clipper import refuse_to_be_ignored
+from lightning_distill.clipping import (
+    AutoClip,
+    ClipRule,
+    RaiseNonFinite,
+    SkipNonFinite,
+    ValueClip,
+)
+from lightning_distill.errors import ConfigError, NonFiniteError
+from lightning_distill.losses import LogitKD
+from lightning_distill.module import DistillationModule
+from lightning_distill.schedules import Schedule
+from lightning_distill.structures import Batch, ModelOutput
+from tests.builders import Notebook, make_data, make_model, make_trainer
 from tests.module.parts import SGD, Spy, Steps, make_module, supervised
 
 
@@ -81,29 +95,119 @@ class DeepSpeedStrategy:
     """Called as Lightning's, which ignores the hook."""
 
 
-def settings(**changes: Any) -> Any:
-    """What the check reads of a Trainer."""
-    plain = {
-        "gradient_clip_val": None,
-        "strategy": object(),
-        "precision_plugin": SimpleNamespace(scaler=None),
-        "optimizers": [],
-    }
-    return SimpleNamespace(**(plain | changes))
-
-
 def test_deepspeed_is_refused() -> None:
-    checks.clip_rule_is_obeyed(settings())
-    with pytest.raises(ConfigError, match="DeepSpeed"):
-        checks.clip_rule_is_obeyed(settings(strategy=DeepSpeedStrategy()))
+    settings = SimpleNamespace(gradient_clip_val=None, strategy=object())
+    refuse_to_be_ignored(settings)  # type: ignore[arg-type]
+    settings.strategy = DeepSpeedStrategy()
+    with pytest.raises(ConfigError, match=r"DeepSpeed.*`fsdp` or `ddp`"):
+        refuse_to_be_ignored(settings)  # type: ignore[arg-type]
 
 
-def test_scaled_gradients_are_refused() -> None:
-    """Under 16-mixed, Lightning leaves the gradients of a fused optimizer scaled."""
-    weight = torch.nn.Parameter(torch.zeros(2))
-    plain, fused = (torch.optim.AdamW([weight], fused=fused) for fused in (False, True))
-    mixed = SimpleNamespace(scaler=object())
-    checks.clip_rule_is_obeyed(settings(precision_plugin=mixed, optimizers=[plain]))
-    checks.clip_rule_is_obeyed(settings(optimizers=[fused]))
-    with pytest.raises(ConfigError, match="fused AdamW"):
-        checks.clip_rule_is_obeyed(settings(precision_plugin=mixed, optimizers=[fused]))
+class Halving(Schedule):
+    """Of a range."""
+
+    def __call__(self, step: int, epoch: int) -> float:
+        return 1e-3 * 0.5**step
+
+
+def test_a_range_may_follow_a_schedule(tmp_path: Path) -> None:
+    """The recipe in Lightning's documentation raises where the Trainer has a `gradient_clip_val`."""
+    steps = Steps()
+    module = make_module(optimizer=SGD, clip_rule=ValueClip(Halving()))
+    make_trainer(tmp_path, callbacks=[steps], accumulate_grad_batches=2).fit(module, make_data())
+    moved = [size for size in steps.sizes() if size]
+    assert moved == pytest.approx([0.1 * 1e-3, 0.1 * 5e-4], rel=1e-3)
+
+
+class Broken(LogitKD):
+    """Its gradient is NaN in one step; its value never is."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.calls = at, 0
+
+    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
+        self.calls += 1
+        zero = student.logits.sum() * 0.0
+        if self.calls - 1 == self.at:
+            zero = torch.sqrt(zero.abs())  # 0, and its derivative is infinite times 0
+        return super().forward(student, teacher, batch) + zero
+
+
+def states(module: Any) -> list[Tensor]:
+    optimizer = module.trainer.optimizers[0]
+    kept = [x for state in optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
+    return [x.detach().clone() for x in (*module.student.parameters(), *kept)]
+
+
+class States(Callback):
+    """Weights and the optimizer's state after every batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[Tensor]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        self.seen.append(states(pl_module))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_is_not_finite_is_left_out(tmp_path: Path, fused: bool) -> None:
+    """Neither weights nor moments move, and the log counts it."""
+    seen, notebook = States(), Notebook()
+    adamw = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1, fused=fused)
+    rule = SkipNonFinite(ValueClip(0.1))
+    module = make_module(losses={"kd": Broken(at=2)}, optimizer=adamw, clip_rule=rule)
+    trainer = make_trainer(tmp_path, callbacks=[seen], logger=notebook, log_every_n_steps=1)
+    with pytest.warns(UserWarning, match="step 2 is skipped"):
+        trainer.fit(module, make_data(batch_size=4))
+    pairs = [zip(a, b, strict=True) for a, b in itertools.pairwise(seen.seen)]
+    same = [all(torch.equal(a, b) for a, b in pair) for pair in pairs]
+    assert same == [False, True, False, False, False, False]
+    assert notebook.series("clip/skipped_steps") == [0, 0, 1, 1, 1, 1, 1]
+
+
+def test_a_bare_rule_lets_the_same_step_spoil_the_weights(tmp_path: Path) -> None:
+    module = make_module(losses={"kd": Broken(at=2)}, clip_rule=ValueClip(0.1))
+    with pytest.raises(NonFiniteError, match="step 3"):
+        make_trainer(tmp_path).fit(module, make_data(batch_size=4))
+
+
+def test_a_step_that_is_not_finite_can_stop_training_by_name(tmp_path: Path) -> None:
+    module = make_module(losses={"kd": Broken(at=1)}, clip_rule=RaiseNonFinite(ValueClip(0.1)))
+    with pytest.raises(NonFiniteError, match=r"step 1: found 'encoders\.a\."):
+        make_trainer(tmp_path).fit(module, make_data(batch_size=4))
+
+
+@pytest.mark.parametrize("rule", [RaiseNonFinite(ValueClip(0.1)), SkipNonFinite(ValueClip(0.1))])
+def test_an_overflow_is_the_scalers_business(tmp_path: Path, rule: ClipRule) -> None:
+    """A loss scale that is too large is found by trying: neither rule may stop or count that."""
+    notebook, scaler = Notebook(), torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    trainer = make_trainer(tmp_path, plugins=[plugin], logger=notebook, log_every_n_steps=1, max_epochs=4)
+    trainer.fit(make_module(optimizer=SGD, clip_rule=rule), make_data(batch_size=2))
+    assert scaler.get_scale() < 2.0**40
+    assert set(notebook.series("clip/skipped_steps")) <= {0.0}
+    assert 0 < len(notebook.series("clip/norm_before/a")) < trainer.global_step
+
+
+class Sometimes(DistillationModule):
+    """Has no loss in every other step."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) if batch_idx % 2 else None
+
+
+def test_a_step_without_a_loss_moves_no_history(tmp_path: Path) -> None:
+    rule = AutoClip()
+    module = Sometimes(make_model(("a",)), clip_rule=rule, optimizer=SGD)
+    make_trainer(tmp_path).fit(module, make_data(batch_size=4))
+    assert int(rule.seen) == 3  # of 7 batches
+
+
+def test_lbfgs_asks_several_times_in_one_step(tmp_path: Path) -> None:
+    rule = AutoClip()
+    lbfgs = partial(torch.optim.LBFGS, lr=0.1, max_iter=4)
+    trainer = make_trainer(tmp_path)
+    trainer.fit(supervised(optimizer=lbfgs, clip_rule=rule), make_data(batch_size=14))
+    assert int(rule.seen) == trainer.global_step == 2
+

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from lightning_distill.clipping import ValueClip
+from lightning_distill.clipping import AdaGC, AutoClip, ClipRule, ValueClip, ZClip
 from lightning_distill.data import Shuffle
 from lightning_distill.module import DistillationModule
 from tests.builders import make_data, make_model, make_trainer, same_bits, weights_of
@@ -37,15 +39,21 @@ class KilledError(Exception):
     """The crash."""
 
 
-def build(seed: int = 11) -> DistillationModule:
+def build(seed: int = 11, rule: Callable[[], ClipRule] = partial(ValueClip, 0.05)) -> DistillationModule:
     """Student (dropout of units and of modalities, batch normalisation) and teacher, the same each time."""
     seed_everything(seed, verbose=False)
-    return make_module(student=make_model(modality_dropout=0.3), clip_rule=ValueClip(0.05))
+    return make_module(student=make_model(modality_dropout=0.3), clip_rule=rule())
 
 
-def train(folder: Path, workers: int = 0, resume: Path | None = None, **options: Any) -> dict[str, Tensor]:
-    """Weights and optimizer state after a run."""
-    module = build()
+def train(
+    folder: Path,
+    workers: int = 0,
+    resume: Path | None = None,
+    rule: Callable[[], ClipRule] = partial(ValueClip, 0.05),
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Weights, the rule's history and the optimizer's state after a run."""
+    module = build(rule=rule)
     trainer = make_trainer(folder, **({"max_epochs": EPOCHS} | options))
     data = make_data(num_workers=workers, sampling=Shuffle(labelled_per_batch=2))
     torch.rand(3)
@@ -106,6 +114,15 @@ def test_a_killed_run_resumes_to_the_same_weights(
         train(tmp_path, callbacks=[keep, Kill(killed)], enable_checkpointing=True, **run)
     resumed = train(tmp_path, resume=tmp_path / f"step={saved}.ckpt", **run)
     assert differing(resumed, whole) == []
+
+
+@pytest.mark.parametrize("rule", [AutoClip, partial(ZClip, warmup=3), partial(AdaGC, warmup=3)])
+def test_a_rule_goes_on_from_what_it_remembers(tmp_path: Path, rule: Callable[[], ClipRule]) -> None:
+    whole = train(tmp_path, rule=rule)
+    keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
+    with pytest.raises(KilledError):
+        train(tmp_path, callbacks=[keep, Kill(6)], enable_checkpointing=True, rule=rule)
+    assert differing(train(tmp_path, resume=tmp_path / "step=5.ckpt", rule=rule), whole) == []
 
 
 @pytest.mark.parametrize("validates", [True, False])

@@ -1,0 +1,53 @@
+"""What it does to a batch that samples lack a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_distill.structures import Inputs
+
+
+def drop_modalities(present: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
+    """Mark each modality of each sample absent with a probability, keeping one of those that were there.
+
+    Args:
+        present: modality -> bool "batch".
+        probability: In [0, 1).
+
+    Returns:
+        modality -> bool "batch".
+    """
+    there = torch.stack(list(present.values()), dim=1)
+    # The present modality with the largest draw always stays, so that no sample is left with none.
+    draws = torch.rand(there.shape, device=there.device).masked_fill(~there, -1.0)
+    kept = there & ((draws >= probability) | (draws == draws.amax(dim=1, keepdim=True)))
+    return dict(zip(present, kept.unbind(dim=1), strict=True))
+
+
+def all_there(present: Tensor) -> bool:
+    """Whether no sample lacks the modality; asked on the CPU only, elsewhere one would wait for it.
+
+    Args:
+        present: bool "batch".
+    """
+    return present.device.type == "cpu" and not torch.compiler.is_compiling() and bool(present.all())
+
+
+def blank(inputs: Inputs, present: Tensor) -> Inputs:
+    """Blank what absent samples hold, so that neither NaN nor batch statistics can come from it.
+
+    Args:
+        inputs: As in `Batch`.
+        present: bool "batch".
+    """
+    if isinstance(inputs, dict):
+        # Mask 1, not 0: attention over an empty sequence is not defined.
+        return {k: _fill(v, present, int(k == "attention_mask")) for k, v in inputs.items()}
+    return _fill(inputs, present, 0)
+
+
+def _fill(x: Tensor, present: Tensor, value: int) -> Tensor:
+    return x.masked_fill(~present.view(-1, *[1] * (x.ndim - 1)), value)

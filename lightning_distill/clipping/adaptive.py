@@ -1,0 +1,158 @@
+"""AGC: gradients bounded in proportion to the weights they change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_distill.clipping.base import ClipReport, ClipRule
+from lightning_distill.errors import ConfigError
+from lightning_distill.gradients import Gradients
+from lightning_distill.norms import widest
+from lightning_distill.schedules.base import Schedule, value_at
+
+
+class AdaptiveClip(ClipRule):
+    """g_i <- g_i * f * max(|w_i|, floor) / |g_i| where |g_i| > f * max(|w_i|, floor), unit by unit.
+
+    A unit is what makes one output: a row of a matrix, a filter of a convolution (all dimensions but the
+    first), or the whole of a tensor of 0 or 1 dimension. The floor lets weights that start at 0 learn. A unit
+    whose gradient is not finite is left as it is; one whose squares overflow float32 counts as sqrt(size)
+    times its largest entry, which clips it more.
+
+    Where FSDP2 splits tensors by rows, matrices need no communication; vectors need one sum for all.
+
+    Args:
+        factor: f, the largest |g_i| / |w_i|; positive. May follow a schedule. The paper takes 0.01 for
+            batches of 4096, more for smaller ones.
+        floor: Least |w_i| that counts, in units of the weights; positive.
+        exclude: Parts of the model that are not clipped, by the start of their names, such as "head" or
+            "encoders.image.stem". They are known by name only: give `clip` named parameters.
+
+    Raises:
+        ConfigError: If factor or floor is not a positive number; at the first step, if FSDP1 has cut tensors
+            into pieces that know nothing of rows.
+
+    Source: Brock et al., High-Performance Large-Scale Image Recognition Without Normalization (2102.06171),
+    section 4.1: the classifier is not clipped. timm leaves out the last two parameters by order, whatever
+    they are; optax nothing, and its units are columns.
+
+    >>> w = torch.nn.Parameter(torch.tensor([[3.0, 4.0], [30.0, 40.0]])); w.grad = torch.ones(2, 2)
+    >>> report = AdaptiveClip(0.1).clip({"encoders.image.weight": w})
+    >>> [[round(x, 4) for x in row] for row in w.grad.tolist()]  # |w_i| = 5 and 50, |g_i| = 1.4
+    [[0.3536, 0.3536], [1.0, 1.0]]
+    """
+
+    def __init__(
+        self, factor: float | Schedule = 0.01, floor: float = 1e-3, exclude: Sequence[str] = ("head",)
+    ) -> None:
+        super().__init__()
+        if not isinstance(factor, Schedule):
+            _check(factor, "AdaptiveClip.factor", 0.01)
+        _check(floor, "AdaptiveClip.floor", 1e-3)
+        self.factor, self.floor, self.exclude = factor, floor, tuple(exclude)
+
+    def edit(self, gradients: Gradients) -> ClipReport:
+        """Scale the units that are too large; reports the `clipped_share` of this process's units."""
+        factor = value_at(self.factor, gradients.step, gradients.epoch)
+        _check(factor, f"AdaptiveClip.factor at step {gradients.step}, epoch {gradients.epoch}", 0.01)
+        _refuse_flat(gradients)
+        clipped = [torch.zeros((), device=gradients.device)]
+        units = 0
+        matrices = {n for n, p in zip(gradients.names, gradients.parameters, strict=True) if p.ndim > 1}
+        whole = gradients.select(lambda name: name not in matrices and not self._excluded(name))
+        if len(whole):
+            clipped.append(self._clip_whole(whole, factor))
+            units += len(whole)
+        rows = gradients.select(lambda name: name in matrices and not self._excluded(name))
+        for parameter, grad in zip(rows.parameters, rows.local, strict=True):
+            clipped.append(self._clip_rows(parameter, grad, factor).to(gradients.device))
+            units += len(grad)
+        return ClipReport({"clipped_share": torch.stack(clipped).sum() / max(units, 1)})
+
+    def _excluded(self, name: str) -> bool:
+        return any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.exclude)
+
+    def _clip_whole(self, gradients: Gradients, factor: float) -> Tensor:
+        weights = replace(gradients, local=tuple(_local(p.detach()) for p in gradients.parameters))
+        norms, limits = gradients.norms(), factor * weights.norms().clamp(min=self.floor)
+        large = (norms > limits) & norms.isfinite()
+        gradients.scale(torch.where(large, limits / norms, 1.0))
+        return large.float().sum()
+
+    def _clip_rows(self, parameter: Tensor, grad: Tensor, factor: float) -> Tensor:
+        norms = torch.stack([_row_norms(grad), _row_norms(_local(parameter.detach()))])
+        for group in _row_groups(parameter.grad):
+            squares = norms**2
+            dist.all_reduce(squares, group=group)
+            norms = squares.sqrt()
+        norm, limit = norms[0], factor * norms[1].clamp(min=self.floor)
+        large = (norm > limit) & norm.isfinite()
+        ratios = torch.where(large, limit / norm, 1.0).to(torch.promote_types(grad.dtype, torch.float32))
+        _scale_rows(grad, ratios, large)
+        return large.float().sum()
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"factor={self.factor}, floor={self.floor}, exclude={self.exclude}"
+
+
+def _scale_rows(grad: Tensor, ratios: Tensor, large: Tensor) -> None:
+    """On the CPU only rows that change are written, unless they are many."""
+    if grad.device.type == "cpu":
+        at = large.nonzero().flatten()
+        if len(at) * 8 <= len(grad):
+            if len(at):
+                grad.index_copy_(0, at, grad.index_select(0, at).mul_(_beside(ratios[at], grad)))
+            return
+    grad.mul_(_beside(ratios, grad))
+
+
+def _beside(ratios: Tensor, grad: Tensor) -> Tensor:
+    return ratios.view(-1, *[1] * (grad.ndim - 1))
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    dims, dtype = tuple(range(1, x.ndim)), torch.promote_types(x.dtype, torch.float32)
+    norms = torch.linalg.vector_norm(x, dim=dims, dtype=dtype).to(widest(x.device))
+    if not x.numel() or (x.device.type == "cpu" and bool(norms.isfinite().all())):
+        return norms
+    top = torch.linalg.vector_norm(x, math.inf, dim=dims, dtype=dtype).to(norms.dtype)
+    return torch.where(norms.isfinite(), norms, top * math.sqrt(x[0].numel()))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _row_groups(grad: Any) -> list[Any]:
+    """Processes that have other parts of the same rows."""
+    placements = getattr(grad, "placements", ())
+    return [
+        grad.device_mesh.get_group(i)
+        for i, placement in enumerate(placements)
+        if not placement.is_replicate() and placement.dim % grad.ndim > 0
+    ]
+
+
+def _refuse_flat(gradients: Gradients) -> None:
+    for _, at in gradients.splits:
+        for i in at:
+            if not hasattr(gradients.parameters[i].grad, "placements"):
+                raise ConfigError(
+                    where=f"AdaptiveClip, gradient of {gradients.names[i]!r}",
+                    found="a piece of it, cut by FSDP1 without regard to rows",
+                    expected="whole rows",
+                    fix="use FSDP2 (the strategy `model_parallel`), `ddp`, or NormClip",
+                )
+
+
+def _check(value: float, where: str, example: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(where=where, found=value, expected="a positive number", fix=f"try {example}")

@@ -1,0 +1,379 @@
+"""`ClipRangeFinder` on small real trainings, and the arithmetic it rests on."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
+from lightning_distill.errors import ConfigError
+from lightning_distill.feature_clipping import HardClip
+from lightning_distill.gradients import Gradients
+from lightning_distill.module import DistillationModule
+from lightning_distill.optimization import GroupedOptimizer, ParameterGroup
+from lightning_distill.range_finder import ClipRangeFinder
+from lightning_distill.range_places import ALL, FeatureRange, GradientRange
+from lightning_distill.range_quantiles import LEVELS, SAMPLE, QuantileRecorder, Quantiles, sampled
+from lightning_distill.range_search import JointSearch, Ladder, RangeSearch
+from lightning_distill.range_trials import Choice, Goal, Trial, plateaus
+from tests.builders import VectorSource, make_data, make_model
+
+ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+SGD = {"lr": 0.1, "momentum": 0.9}
+GOAL = Goal("val/accuracy", "max")
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def make_finder(optimizer: Any = torch.optim.AdamW, place: Any = None, **options: Any) -> ClipRangeFinder:
+    trainer = {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 100}
+    return ClipRangeFinder(
+        lambda: DistillationModule(make_model(), optimizer=optimizer), make_data(), trainer, place, **options
+    )
+
+
+def slow_sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.01)
+
+
+def trial(epsilon: float | None, value: float | None, rate: float = 1.0, loss: float | None = None) -> Trial:
+    return Trial(Choice(epsilon, rate), 0.1 * rate, value, loss)
+
+
+# -- quantiles ----------------------------------------------------------------------------------------------
+
+
+def reference(steps: list[np.ndarray]) -> np.ndarray:
+    """Median over steps of the quantiles of each step's finite entries other than 0."""
+    rows = []
+    for entries in steps:
+        size = np.abs(entries.astype(np.float64))
+        size = size[np.isfinite(size)]
+        rows.append(np.quantile(size[size > 0], LEVELS))
+    return np.median(np.stack(rows), axis=0)
+
+
+def test_quantiles_are_those_of_numpy_whatever_is_not_finite() -> None:
+    rng, recorder, steps = np.random.default_rng(0), QuantileRecorder(), []
+    for _ in range(5):
+        entries = rng.standard_t(2, 900).astype(np.float32)
+        entries[:100] = 0
+        entries[100:103] = [np.nan, np.inf, -np.inf]
+        steps.append(entries)
+        recorder.add({"a": [torch.from_numpy(entries[:500]).view(20, 25), torch.from_numpy(entries[500:])]})
+    found = recorder.quantiles()["a"]
+    np.testing.assert_allclose(found.values, reference(steps), rtol=1e-5)
+    assert found.zero_share == pytest.approx(100 / 897, rel=1e-5)
+    assert found.steps == 5
+
+
+def test_a_few_exploded_steps_do_not_move_quantiles() -> None:
+    recorder = QuantileRecorder()
+    for step in range(9):
+        recorder.add({"a": [torch.linspace(0.1, 1, 50) * (1e6 if step in (2, 7) else 1)]})
+    assert recorder.quantiles()["a"].values[-1] == pytest.approx(1.0)
+
+
+def test_a_group_of_zeros_or_nan_is_left_out() -> None:
+    recorder = QuantileRecorder()
+    recorder.add({"zero": [torch.zeros(4)], "nan": [torch.full((4,), torch.nan)], "none": [torch.empty(0)]})
+    assert recorder.quantiles() == {}
+
+
+def test_a_sample_holds_every_tensor_in_proportion() -> None:
+    tensors = [torch.full((size,), float(i)) for i, size in enumerate((SAMPLE * 3, SAMPLE, 7, 640))]
+    found = sampled(tensors)
+    assert len(found) <= SAMPLE + 64
+    counts = [int((found == i).sum()) for i in range(4)]
+    assert counts[0] / counts[1] == pytest.approx(3, rel=0.02)
+    assert min(counts) >= 1
+
+
+@given(st.lists(st.floats(-20, 5), min_size=11, max_size=11, unique=True), st.floats(0.01, 1.0))
+def test_level_and_quantile_are_each_others_inverse(logs: list[float], level: float) -> None:
+    found = Quantiles(tuple(float(x) for x in 10.0 ** np.sort(logs)), 0.0, 1)
+    assert found.values[0] <= found.at(level) * (1 + 1e-9) <= found.values[-1] * (1 + 1e-8)
+    if all(high / low > 1.001 for low, high in itertools.pairwise(found.values)):
+        assert found.level_of(found.at(level)) == pytest.approx(level, abs=1e-6)
+
+
+class _Keep(ClipRule):
+    """Copies the gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[np.ndarray] = []
+
+    def edit(self, gradients: Gradients) -> ClipReport:
+        self.steps.append(torch.cat([g.flatten() for g in gradients.local]).numpy().copy())
+        return ClipReport()
+
+
+def test_what_is_recorded_are_the_gradients_of_that_training() -> None:
+    finder, recorder = make_finder(), QuantileRecorder()
+    finder.trial(Choice(), recorder)
+    kept = _Keep()
+    finder.place.set = lambda module, epsilon: setattr(module, "clip_rule", kept)  # type: ignore[method-assign]
+    finder.trial(Choice())
+    found = recorder.quantiles()
+    assert set(found) == {ALL, "a", "b", "rest"}
+    assert found[ALL].steps == len(kept.steps) == 8
+    np.testing.assert_allclose(found[ALL].values, reference(kept.steps), rtol=1e-4)
+
+
+def test_of_features_what_fusion_returns_is_recorded() -> None:
+    seen: list[np.ndarray] = []
+
+    def spied() -> DistillationModule:
+        model = make_model()
+        model.fusion.register_forward_hook(
+            lambda fusion, _, x: seen.append(x.detach().numpy().copy()) if fusion.training else None
+        )
+        return DistillationModule(model)
+
+    recorder = QuantileRecorder()
+    finder = make_finder(place=FeatureRange())
+    finder.make_module = spied
+    finder.trial(Choice(), recorder)
+    assert set(recorder.quantiles()) == {ALL, "a", "b"}
+    np.testing.assert_allclose(recorder.quantiles()[ALL].values, reference(seen), rtol=1e-4)
+
+
+# -- what is worth a trial ----------------------------------------------------------------------------------
+
+QUANTILES = st.lists(st.floats(-12, 3), min_size=11, max_size=11).map(
+    lambda logs: Quantiles(tuple(float(x) for x in 10.0 ** np.sort(logs)), 0.0, 1)
+)
+
+
+@given(QUANTILES, st.sampled_from([ADAM, SGD]))
+def test_ranges_fall_and_lie_where_they_can_matter(quantiles: Quantiles, optimizer: dict[str, Any]) -> None:
+    rungs = Ladder.of_gradients(quantiles, optimizer).rungs
+    ranges = [c.epsilon or 0.0 for c in rungs]
+    assert 1 <= len(rungs) <= 5
+    assert all(low < high for high, low in itertools.pairwise(ranges))
+    assert ranges[0] <= quantiles.values[-1] * (1 + 1e-9)
+    assert ranges[-1] > 0
+
+
+def test_signs_only_lies_far_below_the_median_and_above_adams_epsilon() -> None:
+    typical = Quantiles(tuple(10.0**i for i in range(-6, 5)), 0.0, 1)
+    assert Ladder.of_gradients(typical, ADAM).rungs[-1] == Choice(1e-4, why="signs only")
+    tiny = Quantiles(tuple(1e-4 * 10.0 ** (i / 10) for i in range(11)), 0.0, 1)
+    last = Ladder.of_gradients(tiny, ADAM).rungs[-1].epsilon
+    assert last is not None
+    assert last >= 100 * 1e-8
+    assert all(c.why != "signs only" for c in Ladder.of_gradients(typical, SGD).rungs)
+    assert all(c.why != "signs only" for c in Ladder.of_features(typical).rungs)
+
+
+def test_all_rungs_are_tried_once_at_one_rate() -> None:
+    ladder = Ladder.of_features(Quantiles(tuple(10.0**i for i in range(11)), 0.0, 1))
+    search, done = RangeSearch(ladder), [trial(None, 0.5)]
+    while (choice := search.following(done)) is not None:
+        done.append(Trial(choice, 0.1, 0.5))
+    assert [t.choice.epsilon for t in done[1:3]] == [ladder.rungs[2].epsilon, ladder.rungs[3].epsilon]
+    assert sorted(t.choice.epsilon or 0 for t in done[1:]) == sorted(c.epsilon or 0 for c in ladder.rungs)
+    assert {t.choice.rate for t in done} == {1.0}
+
+
+def climbed(optimizer: dict[str, Any], value: Any, trials: int = 5) -> list[Trial]:
+    """A joint search where the value is a function of range and rate."""
+    ladder = Ladder.of_gradients(Quantiles(tuple(10.0 ** (i - 8) for i in range(11)), 0.0, 1), optimizer)
+    search, done = JointSearch(ladder, GOAL, trials), [trial(None, value(None, 1.0))]
+    while len(done) <= trials and (choice := search.following(done)) is not None:
+        done.append(Trial(choice, 0.1 * choice.rate, value(choice.epsilon, choice.rate)))
+    return done
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, SGD])
+@pytest.mark.parametrize("target", [1 / 64, 1 / 4, 4, 64])
+def test_a_joint_search_walks_towards_better_rates(optimizer: dict[str, Any], target: float) -> None:
+    done = climbed(optimizer, lambda epsilon, rate: 1 - 0.05 * abs(np.log(rate / target)))
+    assert len(done) == 6
+    nearest = min(abs(np.log(t.choice.rate / target)) for t in done)
+    assert nearest <= np.log(4) + 1e-9
+    assert len({t.choice for t in done}) == 6
+
+
+def test_where_nothing_trains_a_joint_search_goes_far_down() -> None:
+    done = climbed(SGD, lambda epsilon, rate: None if rate > 0.1 else 0.9)
+    assert done[2].choice.rate == 1 / 16
+    assert GOAL.best(done).value == 0.9
+
+
+@given(st.integers(1, 8), st.sampled_from([ADAM, SGD]), st.randoms(use_true_random=False))
+def test_a_joint_search_never_repeats_itself(trials: int, optimizer: dict[str, Any], random: Any) -> None:
+    done = climbed(optimizer, lambda epsilon, rate: random.choice([None, random.random()]), trials)
+    assert len({(t.choice.epsilon, round(np.log(t.choice.rate), 6)) for t in done}) == len(done)
+
+
+# -- what is chosen -----------------------------------------------------------------------------------------
+
+
+def test_no_clip_is_chosen_where_no_range_is_better() -> None:
+    trials = [trial(None, 0.950), trial(1e-2, 0.952), trial(1e-3, 0.90)]
+    assert GOAL.chosen(trials) is trials[0]
+    assert GOAL.best(trials) is trials[1]
+
+
+def test_among_the_same_the_widest_range_is_chosen_at_the_best_rate() -> None:
+    trials = [trial(None, 0.5), trial(1e-3, 0.95), trial(1e-1, 0.949), trial(1.0, 0.95, rate=4.0)]
+    assert GOAL.chosen(trials) is trials[2]
+
+
+def test_less_is_better_where_asked_and_a_stopped_training_is_worst() -> None:
+    goal = Goal("val/loss", "min")
+    trials = [trial(None, None), trial(1.0, 0.8), trial(0.1, 0.3)]
+    assert goal.chosen(trials) is trials[2]
+    assert goal.best(trials[:1]).value is None
+
+
+def test_plateaus_are_told_apart_by_rate_and_broken_by_what_differs() -> None:
+    trials = [trial(None, 0.6), trial(1.0, 0.95), trial(0.1, 0.951), trial(0.01, 0.949), trial(1e-3, 0.7)]
+    found = plateaus([*trials, trial(1.0, 0.95, rate=4.0)], GOAL)
+    assert [(p.low, p.high) for p in found] == [(0.01, 1.0)]
+    assert str(found[0]).startswith("any range from 0.01 to 1 gives the same at a learning rate of 0.1")
+    upper = plateaus([trial(None, 0.95), trial(1.0, 0.95), trial(0.1, None), trial(0.01, 0.95)], GOAL)
+    assert [(p.low, p.high) for p in upper] == [(1.0, None)]
+    assert "no clip at all" in str(upper[0])
+
+
+# -- whole searches -----------------------------------------------------------------------------------------
+
+
+def test_two_trainings_with_one_choice_are_the_same() -> None:
+    finder = make_finder()
+    first = finder.trial(Choice(), QuantileRecorder())
+    torch.rand(3)
+    second, clipped = finder.trial(Choice()), finder.trial(Choice(1e-3))
+    assert (first.value, first.loss) == (second.value, second.loss)
+    assert clipped.loss != first.loss
+
+
+def test_all_trainings_start_from_one_snapshot() -> None:
+    starts: list[Tensor] = []
+
+    class Watched(DistillationModule):
+        def on_train_start(self) -> None:
+            starts.append(nn.utils.parameters_to_vector(self.student.parameters()).detach().clone())
+
+    numbers = itertools.count()
+
+    def careless() -> DistillationModule:
+        torch.manual_seed(next(numbers))  # weights of its own each time
+        return Watched(make_model())
+
+    finder = make_finder()
+    finder.make_module = careless
+    finder.run()
+    assert len(starts) == 6
+    assert all(torch.equal(start, starts[0]) for start in starts)
+
+
+def test_a_search_with_rates_finds_a_much_better_rate() -> None:
+    told: list[Trial] = []
+    result = make_finder(slow_sgd, rates=True).run(told.append)
+    assert told == list(result.trials)
+    assert len(result.trials) == 6
+    assert result.chosen.learning_rate > 0.01
+    assert result.trials[0].learning_rate == pytest.approx(0.01)
+    assert result.chosen.value is not None
+    assert result.trials[0].value is not None
+    assert result.chosen.value >= result.trials[0].value
+    again = make_finder(slow_sgd, rates=True).run()
+    assert [(t.choice, t.value, t.loss) for t in again.trials] == [
+        (t.choice, t.value, t.loss) for t in result.trials
+    ]
+
+
+def test_the_rate_reaches_groups_in_proportion() -> None:
+    seen: list[list[float]] = []
+
+    class Watched(DistillationModule):
+        def on_train_start(self) -> None:
+            seen.append([group["lr"] for group in self.trainer.optimizers[0].param_groups])
+
+    grouped = GroupedOptimizer(torch.optim.AdamW, [ParameterGroup("head", 10.0)])
+    finder = make_finder()
+    finder.make_module = lambda: Watched(make_model(), optimizer=grouped)
+    made = [finder.trial(Choice(rate=rate)) for rate in (1.0, 4.0)]
+    assert [t.learning_rate for t in made] == [1e-3, 4e-3]
+    assert np.allclose(np.array(seen[1]), 4 * np.array(seen[0]))
+    assert max(seen[0]) == pytest.approx(10 * min(seen[0]))
+
+
+def test_a_training_that_diverges_is_the_worst_and_a_clip_saves_it() -> None:
+    def far(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=1e30)
+
+    result = make_finder(far).run()
+    assert result.trials[0].value is None
+    assert "step" in result.trials[0].stopped
+    slower = make_finder(far, rates=True, trials=4).run()
+    assert min(t.choice.rate for t in slower.trials) < 1
+
+
+def test_clips_are_set_where_they_belong() -> None:
+    module = DistillationModule(make_model(feature_clip=HardClip(2.0)), clip_rule=ValueClip(0.1))
+    FeatureRange().set(module, 0.5)
+    assert module.student.feature_clip.epsilon == 0.5  # type: ignore[union-attr]
+    assert module.clip_rule.epsilon == 0.1  # type: ignore[union-attr]
+    GradientRange().set(module, 0.25)
+    FeatureRange().set(module, None)
+    assert module.student.feature_clip is None
+    assert module.clip_rule.epsilon == 0.25  # type: ignore[union-attr]
+    GradientRange().set(module, None)
+    assert module.clip_rule is None
+
+
+def test_modalities_that_differ_tenfold_get_ranges_of_their_own() -> None:
+    low = Quantiles(tuple(10.0 ** (i - 6) for i in range(11)), 0.0, 1)
+    high = Quantiles(tuple(30 * x for x in low.values), 0.0, 1)
+    groups = {ALL: low, "a": low, "b": high, "rest": low}
+    spec = GradientRange().apart(low.at(0.9), groups)
+    assert spec is not None
+    rules = {m: rule["init_args"]["epsilon"] for m, rule in spec["init_args"]["rules"].items()}
+    assert rules == {"a": pytest.approx(1.0), "b": pytest.approx(30.0)}
+    alike = Quantiles(tuple(9 * x for x in low.values), 0.0, 1)
+    assert GradientRange().apart(1.0, groups | {"b": alike}) is None
+    assert GradientRange().apart(None, groups) is None
+
+
+def test_a_feature_range_can_be_found() -> None:
+    result = make_finder(place=FeatureRange(), trials=2).run()
+    assert len(result.trials) == 3
+    assert set(result.quantiles) == {ALL, "a", "b"}
+
+
+# -- what is refused ----------------------------------------------------------------------------------------
+
+
+def test_no_trial_and_no_length_are_refused() -> None:
+    with pytest.raises(ConfigError, match="trials"):
+        make_finder(trials=0)
+    with pytest.raises(ConfigError, match="max_epochs"):
+        ClipRangeFinder(lambda: DistillationModule(make_model()), make_data(), {})
+
+
+def test_a_metric_nobody_logs_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"val/recall, which nobody logs.*val/accuracy"):
+        make_finder(goal=Goal("val/recall", "max")).run()
+
+
+def test_a_training_without_a_finite_gradient_is_refused() -> None:
+    finder = make_finder()
+    finder.data = make_data(VectorSource(broken=range(28)))
+    with pytest.raises(ConfigError, match="no step with a finite entry"):
+        finder.run()

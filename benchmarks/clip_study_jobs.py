@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import clip_study_faults as faults
 import torch
@@ -136,10 +136,11 @@ class Runner:
         read_pools(folder, store)
         self.done: dict[str, dict[str, Any]] = {}
         if file.exists():
-            for line in file.read_text().splitlines():
-                if line.endswith("}"):
-                    found = json.loads(line)
-                    self.done[json.dumps(found["job"], sort_keys=True)] = found
+            # The last line may have been cut in two.
+            lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+            file.write_text("".join(lines))
+            found = map(json.loads, lines)
+            self.done = {json.dumps(one["job"], sort_keys=True): one for one in found}
         self.pool: ProcessPoolExecutor | None = None
         if workers:
             os.environ["OMP_NUM_THREADS"] = "1"
@@ -149,6 +150,13 @@ class Runner:
             )
         else:
             begin(folder, store)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
 
     def all(self, jobs: Sequence[Job], what: str) -> list[dict[str, Any]]:
         """What each job has found, in their order."""
@@ -172,3 +180,19 @@ class Runner:
         self.done[job.key] = found
         with self.file.open("a") as file:
             file.write(json.dumps(found) + "\n")
+
+
+class Counter:
+    """Stands in for a runner, to count the trainings of a plan beforehand."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, Job] = {}
+
+    def all(self, jobs: Sequence[Job], what: str) -> list[dict[str, Any]]:
+        """Found out of thin air."""
+        self.keys |= {job.key: job for job in jobs}
+        return [{"val": {"clean": 0.0}, "test": {"clean": 0.0}, "loss": 0.0} for _ in jobs]
+
+    def missing(self, runner: Runner) -> list[Job]:
+        """Those that are not done."""
+        return [job for key, job in self.keys.items() if key not in runner.done]

@@ -38,9 +38,7 @@ class Perceptron(Encoder):
 
     def __init__(self, features: int, hidden: int = 128, embedding_dim: int = 64) -> None:
         super().__init__(embedding_dim)
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, embedding_dim)
-        )
+        self.layers = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, embedding_dim))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Encode "batch features"."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from clip_study_data import MODALITIES
-from clip_study_jobs import Job, Runner
+from clip_study_jobs import Counter, Job, Runner
 from clip_study_rows import BALANCERS, FEATURES, NONE, RULES, Row
 
 SCREEN_SEED: Final = 100
@@ -86,7 +86,7 @@ class Study:
         plan: How much.
     """
 
-    def __init__(self, runner: Runner, plan: Plan) -> None:
+    def __init__(self, runner: Runner | Counter, plan: Plan) -> None:
         self.runner, self.plan = runner, plan
 
     def final(self, job: Job, what: str, case: str = "clean") -> list[float]:
@@ -225,7 +225,10 @@ class Study:
         return rows
 
     def _late(self, optimizer: str) -> Job:
-        jobs = {m: [replace(j, modalities=(m,)) for j in self.screen(NONE, optimizer, "clean")] for m in MODALITIES}
+        jobs = {
+            m: [replace(j, modalities=(m,)) for j in self.screen(NONE, optimizer, "clean")]
+            for m in MODALITIES
+        }
         self.runner.all([j for group in jobs.values() for j in group], f"one modality, {optimizer}")
         rates = tuple(self.best(jobs[m], "").rate for m in MODALITIES)
         return Job("late", "late fusion", optimizer, "clean", SCREEN_SEED, False, rates=rates)
@@ -239,5 +242,3 @@ def _least(found: Sequence[Mapping[str, Any]]) -> Score:
 def _described(job: Job, row: Row) -> dict[str, Any]:
     keys = ("row", "optimizer", "condition", "value", "rate")
     return {key: getattr(job, key) for key in keys} | {"what": row.what}
-
-

@@ -98,7 +98,11 @@ RULES: Final = (
     Row("norm per modality", _per_modality, DECADES, ("NormClip", "PerModality"), "max_norm"),
     Row("boundary", _boundary, DECADES, ("BoundaryClip",), "epsilon"),
     Row(
-        "boundary, in deviations", _boundary_in_units, IN_UNITS, ("BoundaryClip", "StandardDeviation"), "epsilon"
+        "boundary, in deviations",
+        _boundary_in_units,
+        IN_UNITS,
+        ("BoundaryClip", "StandardDeviation"),
+        "epsilon",
     ),
 )
 
@@ -119,7 +123,13 @@ FEATURES: Final = (
     NONE,
     Row("LayerNorm", lambda _: Parts(feature_clip=LayerNormClip())),
     _feature("hard", "HardClip", BOUNDS),
-    Row("hard, in deviations", _hard_in_units, (0.25, 0.5, 1.0, 2.0), ("HardClip", "StandardDeviation"), "epsilon"),
+    Row(
+        "hard, in deviations",
+        _hard_in_units,
+        (0.25, 0.5, 1.0, 2.0),
+        ("HardClip", "StandardDeviation"),
+        "epsilon",
+    ),
     _feature("straight-through", "StraightThroughClip", BOUNDS),
     _feature("towards", "TowardsClip", BOUNDS),
     _feature("tanh", "TanhClip", BOUNDS),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
+from lightning_distill.clip_watch import ClipWatch
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients, gradients_of
@@ -40,6 +41,7 @@ class GradientClipper:
         self.rule = rule
         self._names: dict[int, str] = {}
         self._telemetry = GradientTelemetry()
+        self._watch = ClipWatch()
         self._skipped: Tensor | float = 0.0
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
@@ -94,7 +96,12 @@ class GradientClipper:
             _hold(optimizer, report.skip, trainer)
             self._skipped = report.skip.float() + self._skipped
             values["skipped_steps"] = self._skipped
-        return values | (self._telemetry.after() if measure else {})
+        if not measure:
+            return values
+        measured = self._telemetry.after()
+        for line in self._watch.look(measured, trainer.global_step, optimizer):
+            rank_zero_warn(line)
+        return values | measured
 
 
 def refuse_to_be_ignored(trainer: Trainer) -> None:

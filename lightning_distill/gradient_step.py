@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_distill.clip_watch import ClipWatch
 from lightning_distill.clipper import GradientClipper
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
@@ -37,6 +39,7 @@ class GradientStep:
         self._balancer = balancer
         self._by_term: dict[str, dict[int, Tensor]] = {}
         self._scale: Tensor | None = None
+        self._watch = ClipWatch()
         self._boundaries: list[BoundaryClip] = []
 
     def begin(self, trainer: Trainer, module: LightningModule, sharded: bool) -> None:
@@ -65,9 +68,19 @@ class GradientStep:
             trainer: In its training step.
         """
         if self._boundaries:
-            scale = _loss_scale(trainer)
+            scale = loss_scale(trainer)
             for clip in self._boundaries:
                 clip.gradient_scale = (1.0 if scale is None else scale) / trainer.accumulate_grad_batches
+
+    def watch(self, extras: Mapping[str, Tensor], trainer: Trainer) -> None:
+        """Warn of features that stay saturated.
+
+        Args:
+            extras: Of the student's answer, at a log step.
+            trainer: In its training step.
+        """
+        for line in self._watch.look(extras, trainer.global_step, trainer.optimizers[0]):
+            rank_zero_warn(line)
 
     def keep_term_gradients(self, terms: Mapping[str, Tensor], trainer: Trainer) -> None:
         """Add this batch's gradient of each term to those of the batches before it in the same step.
@@ -76,7 +89,7 @@ class GradientStep:
             terms: Name -> weighted term with its graph, which is kept.
             trainer: Before backward.
         """
-        self._scale = _loss_scale(trainer)
+        self._scale = loss_scale(trainer)
         groups = trainer.optimizers[0].param_groups
         trained = [p for group in groups for p in group["params"] if p.requires_grad]
         for name, value in terms.items():
@@ -126,7 +139,7 @@ class GradientStep:
         return found
 
 
-def _loss_scale(trainer: Trainer) -> Tensor | None:
+def loss_scale(trainer: Trainer) -> Tensor | None:
     """What a scaler multiplies the loss with, 0-d; it changes only after a step, not between its batches."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is None:

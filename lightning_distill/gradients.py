@@ -157,7 +157,8 @@ class Gradients:
         if factor.device.type == "cpu" and factor.item() == 1.0:
             return
         alike: dict[Any, list[Tensor]] = {}
-        for grad in self.local:
+        # Backwards: what was read last to find the factor may still be in the processor's cache.
+        for grad in reversed(self.local):
             wide = torch.promote_types(grad.dtype, torch.float32)
             alike.setdefault((grad.device, wide), []).append(grad)
         for (device, dtype), grads in alike.items():

@@ -104,7 +104,7 @@ class MultimodalModel(nn.Module):
         features = {m: self._feature(m, batch["inputs"][m], present[m]) for m in self.encoders}
         clipped, shares = self._clip_features(features, present)
         output = self.answer(clipped, present)
-        return replace(output, extras={**output.extras, **shares}, present=present)
+        return replace(output, extras={**output.extras, **shares})
 
     def answer(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> ModelOutput:
         """Everything after the encoders and their clips: fusion, feature clip, head.

@@ -19,7 +19,7 @@ from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
 from lightning_distill.finite import FiniteCheck
 from lightning_distill.gradient_balancing import GradientBalancer
-from lightning_distill.gradient_step import GradientStep, view_of
+from lightning_distill.gradient_step import GradientStep, loss_scale, view_of
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.optimization import GroupedOptimizer, make_optimizer, make_scheduler
@@ -293,7 +293,10 @@ class DistillationModule(LightningModule):
             self.log("train/loss", means["train/loss"], prog_bar=True, logger=False)
         told = means | {f"student/{name}": value for name, value in student.extras.items()}
         if student.embedding is not None and TASK in terms and len(terms) > 1:
-            told |= term_gradients(self.terms.weighted(terms, weights), student.embedding)
+            scale = loss_scale(self.trainer)
+            weighted = self.terms.weighted(terms, weights)
+            told |= term_gradients(weighted, student.embedding, 1.0 if scale is None else scale)
+        self._step.watch(student.extras, self.trainer)
         if self.terms.balancer is not None:
             told |= {f"balance/{name}": f for name, f in self.terms.balancer.factors().items()}
         self._log.measure(told, self.trainer)

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-_PIECE: Final = 1 << 20
+_PIECE: Final = 1 << 22
 """Entries whose squares are added up in float32; longer sums lose digits (0.2 % at 30 million)."""
 
 

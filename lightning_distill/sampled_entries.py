@@ -15,6 +15,7 @@ _BLOCK: Final = 32
 """Entries fetched together. Longer blocks are fewer, and tell less, since neighbours are alike."""
 _ONE_IN: Final = 256
 _FEWEST_ROWS: Final = 8
+_TRIED: Final = 5
 _WHOLE: Final = 4096
 """Tensors of up to so many entries are read whole."""
 _GOLDEN: Final = 0.6180339887498949
@@ -120,8 +121,15 @@ def _piece(tensor: Tensor, device: torch.device) -> _Piece:
     copied = tensor.device != device or not _fills_memory(tensor)
     if n <= _WHOLE:
         return _Piece(0, 0, copied)
-    blocks = max(_FEWEST_ROWS, -(-n // (_ROW * _ONE_IN))) * (_ROW // _BLOCK)
+    fewest = max(_FEWEST_ROWS, -(-n // (_ROW * _ONE_IN)))
+    counts = [rows * (_ROW // _BLOCK) for rows in range(fewest, fewest + _TRIED)]
+    blocks = max(counts, key=lambda count: _unlike(((n - _BLOCK) // count) / max(*tensor.stride(), 1)))
     return _Piece(blocks, (n - _BLOCK) // blocks, copied)
+
+
+def _unlike(ratio: float) -> float:
+    """How far multiples of a number keep from whole ones, so that blocks do not fall into the same columns."""
+    return min(q * abs(q * ratio - round(q * ratio)) for q in range(1, 9))
 
 
 def _fills_memory(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -62,9 +63,10 @@ def public(shelf: str, kind: Any = inspect.isclass) -> list[Any]:
 
 def concrete(shelf: str) -> list[Any]:
     """The shelf's classes that can be built: subclasses of its abstract base."""
-    bases = [c for c in public(shelf) if c.__module__.endswith(".base") and inspect.isabstract(c)]
+    shared = [c for c in public(shelf) if c.__module__.endswith(".base")]
+    bases = [c for c in shared if inspect.isabstract(c) or ABC in c.__bases__]
     (base,) = [c for c in bases if not set(c.__mro__[1:]) & set(bases)]
-    found = [c for c in public(shelf) if issubclass(c, base) and not inspect.isabstract(c)]
+    found = [c for c in public(shelf) if issubclass(c, base) and not (c in bases or inspect.isabstract(c))]
     assert found, f"nothing on the shelf {shelf}"
     return found
 

@@ -314,14 +314,17 @@ def test_the_rate_reaches_groups_in_proportion() -> None:
     assert max(seen[0]) == pytest.approx(10 * min(seen[0]))
 
 
-def test_a_training_that_diverges_is_the_worst_and_a_clip_saves_it() -> None:
+def test_a_training_that_diverges_counts_as_the_worst() -> None:
     def far(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=1e30)
+        return torch.optim.SGD(parameters, lr=1e38)
 
     result = make_finder(far).run()
-    assert result.trials[0].value is None
-    assert "step" in result.trials[0].stopped
-    slower = make_finder(far, rates=True, trials=4).run()
+    stopped, clipped = result.trials[0], result.trials[3]
+    assert (stopped.value, stopped.loss) == (None, None)
+    assert stopped.stopped.startswith("step ")
+    assert clipped.choice.epsilon is not None
+    assert result.chosen is result.goal.chosen(result.trials)
+    slower = make_finder(far, rates=True).run()
     assert min(t.choice.rate for t in slower.trials) < 1
 
 

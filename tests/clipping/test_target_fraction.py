@@ -15,7 +15,9 @@ from lightning_distill.errors import ConfigError
 from tests.builders import same_bits
 
 
-def step(rule: TargetFractionClip, *grads: Tensor, at: int | None = None) -> tuple[list[Tensor], float, float]:
+def step(
+    rule: TargetFractionClip, *grads: Tensor, at: int | None = None
+) -> tuple[list[Tensor], float, float]:
     """Clipped gradients, the range used, and the share it clipped."""
     weights = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
     for weight, grad in zip(weights, grads, strict=True):
@@ -55,7 +57,7 @@ def test_holds_its_share_while_gradients_drift() -> None:
 
 
 def test_a_spike_is_forgotten() -> None:
-    """Beside a twin that has not seen it."""
+    """A hundred steps later the range is that of a twin that has not seen it."""
     rule, twin, apart = TargetFractionClip(share=0.05), TargetFractionClip(share=0.05), []
     for i, grad in enumerate(drifting(300)):
         (clipped,), ours, _ = step(rule, torch.from_numpy(grad * (1e4 if i == 100 else 1)).float())
@@ -64,7 +66,7 @@ def test_a_spike_is_forgotten() -> None:
         assert clipped.abs().max().item() <= ours * (1 + 1e-6)
     assert apart[:101] == [1.0] * 101
     assert 1 < apart[101] <= math.exp(0.95)
-    assert max(apart[150:]) == pytest.approx(1, abs=0.02)
+    assert max(apart[200:]) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("begin", [1e-6, 1e3])

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +21,9 @@ from torch import Tensor, nn
 
 from lightning_distill.clipping import ValueClip
 from lightning_distill.errors import ConfigError
+from lightning_distill.schedules.base import Schedule
+from lightning_distill.units import Quantile, StandardDeviation, Unit
+from lightning_distill.units.base import Total
 from tests.builders import same_bits
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-40, -1e-40, 3e38, -3e38, 0.1, -0.1, 0.05, -7.0]
@@ -67,6 +76,7 @@ def test_laws(grad: NDArray[np.float32], epsilon: float) -> None:
     assert (once[~inside].abs() == torch.tensor(epsilon)).all()
     assert same_bits(once.signbit().to(torch.uint8), g.signbit().to(torch.uint8))
     assert same_bits(clipped(-g, epsilon), -once)
+    assert np.linalg.norm(once.double().numpy()) <= np.linalg.norm(grad.astype(np.float64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -83,26 +93,131 @@ def test_views_and_strides() -> None:
     assert torch.equal(weight.grad, expected)
 
 
-def test_report() -> None:
-    """Share of the entries beyond the bound, and the 2-norm of all gradients before the clip."""
-    rng = np.random.default_rng(0)
-    arrays_, weights = [rng.normal(size=shape).astype(np.float32) for shape in [(4, 3), (5,)]], []
-    for array in arrays_:
-        weights.append(nn.Parameter(torch.zeros(array.shape)))
-        weights[-1].grad = torch.from_numpy(array.copy())
-    report = ValueClip(0.5).clip([*weights, nn.Parameter(torch.zeros(9))], measure=True)
-    flat = np.concatenate([a.ravel() for a in arrays_]).astype(np.float64)
-    assert set(report) == {"clipped_share", "gradient_norm"}
-    assert report["clipped_share"].item() == pytest.approx(np.mean(np.abs(flat) > 0.5))
-    assert report["gradient_norm"].item() == pytest.approx(np.sqrt(np.sum(flat**2)), rel=1e-6)
+class _Falling(Schedule):
+    """1 / (step + 1), and lower by a factor of 10 in each epoch; 0 from step 9."""
+
+    def __call__(self, step: int, epoch: int) -> float:
+        return 0.0 if step == 9 else math.nan if step > 9 else 10.0**-epoch / (step + 1)
 
 
-def test_report_does_not_count_what_lies_on_the_bound() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        weight = nn.Parameter(torch.zeros(3, dtype=dtype))
-        weight.grad = torch.tensor([0.1, -0.1, 0.2], dtype=dtype)
-        report = ValueClip(0.1).clip([weight], measure=True)
-        assert report["clipped_share"].item() == pytest.approx(1 / 3)
+class _Largest(Unit):
+    def forward(self, tensors: Sequence[Tensor], *, fresh: bool = True, total: Total | None = None) -> Tensor:
+        return torch.stack([x.abs().amax() for x in tensors]).amax().float()
+
+
+def parameters(*grads: Tensor) -> list[nn.Parameter]:
+    weights = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
+    for weight, grad in zip(weights, grads, strict=True):
+        weight.grad = grad.clone()
+    return weights
+
+
+def grads(weights: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("epsilon", EPSILONS)
+def test_equals_that_of_torch(dtype: torch.dtype, epsilon: float) -> None:
+    shapes = [(7, 5), (3,), (), (2, 3, 4), (0,)]
+    given = [torch.randn(shape).to(dtype) for shape in shapes]
+    given.append(torch.tensor(SPECIAL).clamp(-6e4, 6e4).to(dtype))
+    ours, theirs = parameters(*given), parameters(*given)
+    ValueClip(epsilon).clip(ours)
+    nn.utils.clip_grad_value_(theirs, epsilon)
+    assert all(same_bits(a, b) for a, b in zip(grads(ours), grads(theirs), strict=True))
+
+
+@pytest.mark.skipif(find_spec("optax") is None, reason="needs optax")
+def test_equals_that_of_optax(tmp_path: Path) -> None:
+    """In a process of its own: jax and forks do not go together."""
+    given = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    np.savez(tmp_path / "given.npz", given=given)
+    code = (
+        "import sys, numpy as np, optax\n"
+        "g = np.load(sys.argv[1] + '/given.npz')['given']\n"
+        "rule = optax.clip(0.3)\n"
+        "np.savez(sys.argv[1] + '/out.npz', out=rule.update(g, rule.init(g))[0])\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
+    expected = torch.from_numpy(np.load(tmp_path / "out.npz")["out"])
+    assert same_bits(clipped(torch.from_numpy(given), 0.3), expected)
+
+
+def test_a_bare_rule_reports_nothing() -> None:
+    report = ValueClip(0.5).clip(parameters(torch.randn(3)))
+    assert not report.values
+    assert report.skip is None
+
+
+def test_follows_a_schedule() -> None:
+    rule = ValueClip(_Falling())
+    for step, epoch, bound in [(0, 0, 1.0), (4, 0, 0.2), (4, 2, 0.002)]:
+        weights = parameters(torch.tensor([7.0, -7.0, 1e-4]))
+        report = rule.clip(weights, step=step, epoch=epoch)
+        assert grads(weights)[0].tolist() == pytest.approx([bound, -bound, 1e-4])
+        assert report.values["epsilon"].item() == pytest.approx(bound)
+
+
+@pytest.mark.parametrize("step", [9, 10])
+def test_a_schedule_that_goes_wrong_is_told_when_it_does(step: int) -> None:
+    weights = parameters(torch.tensor([7.0]))
+    with pytest.raises(
+        ConfigError, match=rf"ValueClip\.epsilon at step {step}, epoch 3: found (0\.0|nan); expected a pos"
+    ):
+        ValueClip(_Falling()).clip(weights, step=step, epoch=3)
+    assert grads(weights)[0].item() == 7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("epsilon", [0.25, _Falling()])
+def test_bound_in_units_of_the_gradients(dtype: torch.dtype, epsilon: float | Schedule) -> None:
+    weights = parameters(torch.tensor([8.0, -1.0], dtype=dtype), torch.tensor([3.0, 0.5], dtype=dtype))
+    report = ValueClip(epsilon, _Largest()).clip(weights, step=3)
+    assert torch.cat(grads(weights)).tolist() == [2.0, -1.0, 2.0, 0.5]
+    assert report.values["epsilon"].item() == 2
+
+
+def test_scale_free_with_a_unit() -> None:
+    given = torch.randn(400)
+    for unit in (StandardDeviation(), Quantile(0.9)):
+        for scale in (1e-8, 1.0, 1e6):
+            weights = parameters(scale * given)
+            ValueClip(1.0, unit=type(unit)()).clip(weights)
+            share = (grads(weights)[0] != scale * given).float().mean().item()
+            expected = 0.317 if isinstance(unit, StandardDeviation) else 0.01
+            assert share == pytest.approx(expected, abs=0.06)
+
+
+def test_infinity_becomes_a_plausible_number_unless_guarded() -> None:
+    """The formula; why guards exist."""
+    given = torch.tensor([math.inf, -math.inf, math.nan, 0.3])
+    assert clipped(given, 0.5)[[0, 1, 3]].tolist() == pytest.approx([0.5, -0.5, 0.3])
+    assert clipped(given, 0.5)[2].isnan()
+
+
+def test_a_tied_parameter_is_clipped_once() -> None:
+    (weight,) = parameters(torch.tensor([3.0, -4.0]))
+    ValueClip(1.0, _Largest()).clip([weight, weight])
+    assert grads([weight])[0].tolist() == [3, -4]
+    ValueClip(0.5, _Largest()).clip([("a", weight), ("b", weight)])
+    assert grads([weight])[0].tolist() == [2, -2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "grad"),
+    [
+        ("sparse", torch.sparse_coo_tensor([[1]], [2.0], (4,))),
+        ("complex", torch.ones(4, dtype=torch.complex64)),
+    ],
+)
+def test_unusual_gradients_are_refused_by_name(kind: str, grad: Tensor) -> None:
+    weight = nn.Parameter(torch.zeros(4, dtype=grad.dtype))
+    weight.grad = grad
+    with pytest.raises(ConfigError, match=rf"gradient of 'embedding': found a {kind} gradient"):
+        ValueClip(1.0).clip({"embedding": weight})
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -0.5, math.nan, math.inf])

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lightning_distill.errors import ConfigError
+from lightning_distill.feature_clipping import BoundaryClip, ElementwiseClip, FeatureClipChain, NormBallClip
+from lightning_distill.units import StandardDeviation
+from tests.builders import same_bits
 from tests.shelves import build, concrete
 
 CLIPS = pytest.mark.parametrize("cls", concrete("feature_clipping"))
+RANGED = pytest.mark.parametrize(
+    "cls", [c for c in concrete("feature_clipping") if issubclass(c, ElementwiseClip)]
+)
+EPSILON = 0.5
+"""What `build` gives every range."""
+NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 
 
@@ -58,3 +71,126 @@ def test_state_dict_round_trip(cls: Any) -> None:
     clip, twin, x = build(cls), build(cls), 3 * torch.randn(5, 6)
     twin.load_state_dict(clip.state_dict(), strict=True)
     assert torch.equal(twin(x), clip(x))
+
+
+@CLIPS
+@given(rows=st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_never_enlarges_never_leaves_its_bound_and_is_odd(cls: Any, rows: list[list[float]]) -> None:
+    clip, x = build(cls), torch.tensor(rows)
+    y = clip(x)
+    assert (y.abs() <= x.abs() * (1 + 1e-6)).all()
+    assert torch.equal(clip(-x), -y)
+    if cls is not BoundaryClip:
+        assert (y.abs() <= EPSILON * (1 + 1e-6)).all()
+
+
+@CLIPS
+@given(
+    rows=st.lists(
+        st.lists(st.floats(-EPSILON / 2, EPSILON / 2, width=32), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_what_is_inside_stays_to_the_last_bit(cls: Any, rows: list[list[float]]) -> None:
+    if cls.__name__ == "TanhClip":
+        pytest.skip("bends everywhere")
+    clip, x = build(cls), torch.tensor(rows, requires_grad=True)
+    y = clip(x)
+    weight = torch.linspace(0.01, 0.02, y.numel()).view_as(y)
+    (y * weight).sum().backward()
+    assert same_bits(y.detach(), x.detach())
+    assert clip.saturated_share(x) == 0
+    assert x.grad is not None
+    assert torch.allclose(x.grad, weight, rtol=1e-6)
+
+
+@CLIPS
+@given(rows=st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_clipping_twice_is_clipping_once(cls: Any, rows: list[list[float]]) -> None:
+    if cls.__name__ == "TanhClip":
+        pytest.skip("bends everywhere")
+    clip, x = build(cls), torch.tensor(rows)
+    once = clip(x)
+    if cls is NormBallClip:
+        torch.testing.assert_close(clip(once), once, rtol=1e-6, atol=0)
+    else:
+        assert same_bits(clip(once), once)
+
+
+@CLIPS
+def test_nan_stays_nan_and_touches_no_other_row(cls: Any) -> None:
+    clip, x = build(cls), torch.randn(3, 4)
+    x[1, 2] = math.nan
+    y = clip(x)
+    assert y[1, 2].isnan()
+    assert torch.equal(y[[0, 2]], clip(x[[0, 2]]))
+
+
+@CLIPS
+def test_zero_stays_zero_with_a_finite_gradient(cls: Any) -> None:
+    x = torch.zeros(3, 4, requires_grad=True)
+    y = build(cls)(x)
+    y.sum().backward()
+    assert torch.equal(y, torch.zeros(3, 4))
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@CLIPS
+def test_absent_rows_do_not_count_as_unsaturated(cls: Any) -> None:
+    clip, x = build(cls), 3 * torch.randn(6, 4)
+    present = torch.tensor([True, False, True, True, False, True])
+    expected = clip.saturated_share(x[present])
+    x = x.masked_fill(~present[:, None], 0.0)
+    torch.testing.assert_close(clip.saturated_share(x, present), expected)
+    assert clip.saturated_share(0 * x, present & False) == 0
+
+
+@CLIPS
+@pytest.mark.parametrize("measured", [False, True])
+def test_compiles_as_one_graph(cls: Any, measured: bool) -> None:
+    torch._dynamo.reset()
+    if measured and not issubclass(cls, ElementwiseClip):
+        pytest.skip("has no unit")
+    options = {"unit": StandardDeviation(0.5)} if measured else {}
+    twin_options = {"unit": StandardDeviation(0.5)} if measured else {}
+    clip, twin = build(cls, **options), build(cls, **twin_options)
+    present = torch.tensor([True, False, True, True])
+    compiled = torch.compile(lambda x: clip(2 * x, present), fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        x = torch.randn(4, 6).masked_fill(~present[:, None], 0.0)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        weight = torch.randn(4, 6)
+        for given_x, function in ((a, compiled), (b, lambda x: twin(2 * x, present))):
+            (function(given_x) * weight).sum().backward()
+        torch.testing.assert_close(compiled(x), twin(2 * x, present))
+        torch.testing.assert_close(a.grad, b.grad)
+    for one, other in zip(clip.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@RANGED
+def test_an_epsilon_in_units_follows_the_size_of_the_feature(cls: Any) -> None:
+    """Clipping 1000 x with a unit is 1000 times clipping x, there and back."""
+    results = []
+    for scale in (1.0, 1000.0):
+        clip, x = build(cls, unit=StandardDeviation(0.0)), torch.linspace(-2, 2, 24).view(4, 6)
+        x = (scale * x).requires_grad_()
+        y = clip(x)
+        (y * torch.linspace(-3, 3, 24).view(4, 6)).sum().backward()
+        assert x.grad is not None
+        results.append((y.detach() / scale, x.grad, clip.saturated_share(x)))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@RANGED
+@pytest.mark.parametrize("epsilon", [0.0, -3.0, math.nan, math.inf])
+def test_a_range_that_is_none_is_refused(cls: Any, epsilon: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{cls.__name__}\.epsilon"):
+        cls(epsilon)
+
+
+def test_an_empty_chain_is_refused() -> None:
+    with pytest.raises(ConfigError, match="FeatureClipChain"):
+        FeatureClipChain([])

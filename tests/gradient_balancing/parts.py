@@ -13,9 +13,7 @@ from torch.nn import functional as F
 from lightning_distill.gradient_balancing import GradientBalancer, StudentView
 from lightning_distill.gradients import gradients_of
 from lightning_distill.structures import UNLABELLED
-from tests.shelves import public
 
-BALANCERS = [c for c in public("gradient_balancing") if issubclass(c, GradientBalancer) and c is not GradientBalancer]
 CLASSES, WIDTH, ROWS = 3, 4, 12
 
 
@@ -40,7 +38,9 @@ class Student(nn.Module):
         self.encoders = nn.ModuleDict(dict(zip(modalities, made, strict=False)))
         self.head = nn.Sequential(nn.Linear(WIDTH * len(modalities), 6), nn.Tanh(), nn.Linear(6, CLASSES))
 
-    def answer(self, features: Mapping[str, Tensor], there: Mapping[str, Tensor], some: Sequence[str]) -> Tensor:
+    def answer(
+        self, features: Mapping[str, Tensor], there: Mapping[str, Tensor], some: Sequence[str]
+    ) -> Tensor:
         parts = [f * (there[m] & (m in some))[:, None] for m, f in features.items()]
         return self.head(torch.cat(parts, dim=1))
 
@@ -60,9 +60,7 @@ def view_of(
 ) -> StudentView:
     """What the training module shows a balancer."""
     there = dict(present or {m: torch.ones(len(target), dtype=torch.bool) for m in inputs})
-    features = {
-        m: student.encoders[m](x).masked_fill(~there[m][:, None], 0.0) for m, x in inputs.items()
-    }
+    features = {m: student.encoders[m](x).masked_fill(~there[m][:, None], 0.0) for m, x in inputs.items()}
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:
         masked = target.masked_fill(~rows, UNLABELLED)

@@ -1,0 +1,198 @@
+"""What every gradient balancer must do, whichever file it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_distill.errors import ConfigError
+from lightning_distill.gradient_balancing import Memory
+from lightning_distill.structures import UNLABELLED
+from tests.builders import same_bits
+from tests.gradient_balancing.parts import (
+    CLASSES,
+    ROWS,
+    Step,
+    Student,
+    average_alone,
+    inputs_of,
+    take_step,
+    view_of,
+)
+from tests.gradient_balancing.two_ranks import main, steps
+from tests.processes import needs_fork, run_apart
+from tests.shelves import build, concrete
+
+EVERY = pytest.mark.parametrize("cls", concrete("gradient_balancing"))
+
+
+def batch(modalities: tuple[str, ...] = ("a", "b"), dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
+    student = Student(modalities).to(dtype)
+    inputs = {m: x.to(dtype) for m, x in inputs_of(modalities).items()}
+    return student, inputs, torch.arange(ROWS) % CLASSES
+
+
+def run(
+    balancer: Any, student: Any, inputs: Any, target: Tensor, epochs: int = 3, first: int = 0
+) -> list[Step]:
+    """Two steps and a validation an epoch."""
+    made = []
+    for epoch in range(first, first + epochs):
+        for i in range(2):
+            step = 2 * epoch + i
+            x = {m: torch.roll(v, step, 1) for m, v in inputs.items()}
+            balancer.train()
+            made.append(take_step(balancer, student, view_of(student, x, target, step=step, epoch=epoch)))
+        if balancer.reads_validation:
+            balancer.eval()
+            with torch.no_grad():
+                view = view_of(student, {m: v.flip(0) for m, v in inputs.items()}, target, epoch=epoch)
+                balancer.terms({"task": view.logits.sum()}, view)
+        balancer.end_epoch(average_alone)
+    return made
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("modalities", [("a", "b"), ("a", "b", "c")])
+def test_gives_finite_gradients_of_the_same_dtype(
+    cls: Any, dtype: torch.dtype, modalities: tuple[str, ...]
+) -> None:
+    for step in run(build(cls), *batch(modalities, dtype)):
+        assert step.after.keys() == step.before.keys()
+        assert all(g.dtype == dtype and g.isfinite().all() for g in step.after.values())
+
+
+@EVERY
+def test_terms_and_what_is_told_are_finite_scalars(cls: Any) -> None:
+    for step in run(build(cls), *batch()):
+        assert {"task", "kd"} <= step.terms.keys()
+        for value in (*step.terms.values(), *step.told.values()):
+            assert value.shape == ()
+            assert value.isfinite()
+
+
+@EVERY
+def test_leaves_weights_and_the_given_terms_alone(cls: Any) -> None:
+    student, inputs, target = batch()
+    weights = [p.detach().clone() for p in student.parameters()]
+    view = view_of(student, inputs, target)
+    given = {"task": view.logits.sum(), "kd": view.logits.square().sum()}
+    copy = dict(given)
+    build(cls).terms(given, view)
+    assert given == copy
+    assert all(same_bits(p.detach(), w) for p, w in zip(student.parameters(), weights, strict=True))
+
+
+@EVERY
+def test_state_dict_round_trip(cls: Any) -> None:
+    """Into a new balancer, which has seen no batch and so does not know the modalities yet."""
+    student, inputs, target = batch()
+    balancer, twin = build(cls), build(cls)
+    run(balancer, student, inputs, target, epochs=3)
+    saved = {name: value.clone() for name, value in balancer.state_dict().items()}
+    twin.load_state_dict(saved, strict=True)
+    ours = run(balancer, student, inputs, target, epochs=2, first=3)
+    theirs = run(twin, student, inputs, target, epochs=2, first=3)
+    for one, other in zip(ours, theirs, strict=True):
+        assert all(same_bits(g, other.after[name]) for name, g in one.after.items())
+
+
+@EVERY
+def test_the_same_step_gives_the_same_result(cls: Any) -> None:
+    """Noise and order are functions of (seed, step), not of what was drawn before."""
+    student, inputs, target = batch()
+    first = run(build(cls), student, inputs, target)
+    torch.rand(7)
+    second = run(build(cls), student, inputs, target)
+    for one, other in zip(first, second, strict=True):
+        assert all(same_bits(g, other.after[name]) for name, g in one.after.items())
+
+
+@EVERY
+def test_a_modality_that_no_sample_has_is_left_alone(cls: Any) -> None:
+    student, inputs, target = batch(("a", "b", "c"))
+    present = {m: torch.full((ROWS,), m != "b") for m in inputs}
+    for step in range(2):
+        done = take_step(build(cls), student, view_of(student, inputs, target, present, step=step))
+        for old, new in done.of("b"):
+            assert not old.any()
+            assert not new.any()
+        assert all(g.isfinite().all() for g in done.after.values())
+
+
+@EVERY
+def test_what_an_absent_sample_holds_changes_nothing(cls: Any) -> None:
+    student, inputs, target = batch()
+    present = {"a": torch.arange(ROWS) % 3 > 0, "b": torch.ones(ROWS, dtype=torch.bool)}
+    other = {"a": inputs["a"].masked_fill(~present["a"][:, None], 1e3), "b": inputs["b"]}
+    one = take_step(build(cls), student, view_of(student, inputs, target, present))
+    two = take_step(build(cls), student, view_of(student, other, target, present))
+    assert all(torch.equal(g, two.after[name]) for name, g in one.after.items())
+
+
+@EVERY
+def test_a_batch_without_labels_gives_no_nan(cls: Any) -> None:
+    student, inputs, target = batch()
+    done = run(build(cls), student, inputs, torch.full_like(target, UNLABELLED))
+    assert all(g.isfinite().all() for step in done for g in step.after.values())
+
+
+@EVERY
+def test_one_modality_is_refused(cls: Any) -> None:
+    if cls.__name__ == "PCGrad":
+        pytest.skip("it balances terms, not modalities")
+    student, inputs, target = batch(("a",))
+    view = view_of(student, inputs, target)
+    with pytest.raises(ConfigError, match=rf"{cls.__name__}: found a student of a; expected two modalities"):
+        build(cls).terms({"task": view.logits.sum()}, view)
+
+
+@EVERY
+@pytest.mark.parametrize("target", [torch.zeros(ROWS, CLASSES, dtype=torch.int8), torch.zeros(ROWS, CLASSES)])
+def test_other_targets_are_refused_by_those_that_read_them(cls: Any, target: Tensor) -> None:
+    student, inputs, labels = batch()
+    view = view_of(student, inputs, labels)
+    view.__dict__["target"] = target
+    if cls.__name__ in {"OGMGE", "AGM", "PMR"}:
+        with pytest.raises(ConfigError, match=rf"{cls.__name__}: .*expected one class a sample"):
+            build(cls).terms({"task": view.logits.sum()}, view)
+    else:
+        build(cls).terms({"task": view.logits.sum()}, view)
+
+
+@EVERY
+def test_nothing_that_is_not_finite_is_remembered(cls: Any) -> None:
+    student, inputs, target = batch()
+    broken = {m: x.masked_fill(torch.arange(ROWS)[:, None] == 3, torch.inf) for m, x in inputs.items()}
+    balancer = build(cls)
+    run(balancer, student, broken, target)
+    assert all(value.isfinite().all() for value in balancer.state_dict().values())
+
+
+@needs_fork
+def test_two_processes_with_half_a_batch_each(tmp_path: Path) -> None:
+    """They balance as one with the whole batch does, and remember the same."""
+    run_apart(main, tmp_path)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
+    expected = steps()
+    assert expected.keys() == {cls.__name__ for cls in concrete("gradient_balancing")}
+    for name, whole in expected.items():
+        for rank in ranks:
+            for mine, theirs in zip(rank[name], whole, strict=True):
+                torch.testing.assert_close(
+                    mine, theirs, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+                )
+
+
+def test_memory_stays_in_float32_and_refuses_another_shape() -> None:
+    memory = Memory()
+    memory.at("a", torch.zeros(3, dtype=torch.float64))
+    memory.bfloat16()
+    assert memory.at("a", torch.zeros(3)).dtype == torch.float32
+    with pytest.raises(ConfigError, match="of 'a': found a tensor of shape"):
+        memory.at("a", torch.zeros(4))

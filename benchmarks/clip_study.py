@@ -1,20 +1,20 @@
 """Which clip helps? Every rule, feature clip and balancer on images, number words and human speech.
 
-    LIGHTNING_DISTILL_DATA=DATA python benchmarks/clip_study.py --seeds 5 --out benchmarks/results/clip_study.json
-    python benchmarks/clip_study.py --report benchmarks/results/clip_study.json
+    LIGHTNING_DISTILL_DATA=DATA python benchmarks/clip_study.py --seeds 5 --out FILE
+    python benchmarks/clip_study.py --report FILE
 
 1. Each rule with SGD (momentum 0.9) and AdamW, on clean data and with 1 % broken samples: audio times 100
    after normalisation, and a random label. Then SGD at every learning rate from 0.01 to 1.
-2. Each feature clip, and LayerNorm in its place, with and without modality dropout of 0.2: 5 % of one modality's
-   inputs at +-1000, or one modality zeroed, at test time.
+2. Each feature clip, and LayerNorm in its place, with and without modality dropout of 0.2: 5 % of one
+   modality's inputs at +-1000, or one modality zeroed, at test time.
 3. Joint training, plain, with each rule and with each balancer, against late fusion of unimodal models.
 
-Two of six speakers and every fourth of 78 languages are in the test set only. The learning rate and the range of
-every row, baselines included, are chosen on clean validation data (in 2: on the mean over the same faults of
-validation data) by one seed that is not reported; what has no range to try is given as many learning rates more.
-The test set chooses nothing. Then all rows are trained on the same seeds; differences are paired by seed.
-Finished trainings are kept beside the result: a run that was cut goes on. The loop is bare, models and rules are
-the library's. `--quick` runs one range and one rate of each for a few steps.
+Two of six speakers and every fourth of 78 languages are in the test set only. The learning rate and the range
+of every row, baselines included, are chosen on clean validation data (in 2: on the mean over the same faults
+of validation data) by one seed that is not reported; what has no range to try is given as many more learning
+rates. The test set chooses nothing. Then all rows are trained on the same seeds; differences are paired by
+seed. Finished trainings are kept beside the result: a run that was cut goes on. The loop is bare, models and
+rules are the library's. `--plan` counts the trainings, `--quick` runs one range and one rate of each.
 """
 
 from __future__ import annotations

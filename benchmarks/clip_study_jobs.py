@@ -161,6 +161,7 @@ class Runner:
     def all(self, jobs: Sequence[Job], what: str) -> list[dict[str, Any]]:
         """What each job has found, in their order."""
         missing = list({job.key: job for job in jobs if job.key not in self.done}.values())
+        missing.sort(key=lambda job: (job.seed, job.condition))  # a process keeps a few seeds' data
         begun = time.monotonic()
         for count, (job, found) in enumerate(self._found(missing), 1):
             self._keep(job, found)

@@ -56,13 +56,14 @@ class LayerNormClip(FeatureClip):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Normalise x, "batch dim"."""
-        return self.norm(x)
+        normalised: Tensor = self.norm(x)
+        return normalised
 
-    def saturated_share(self, x: Tensor) -> Tensor:
-        """Nothing saturates."""
-        return x.new_zeros(())
+    def saturated(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Nothing is."""
+        return torch.zeros_like(x, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ class Run:
             balancer.balance(gradients_of(named, step, epoch), by_term)
 
     def _seen(self, batch: Batch, step: int, epoch: int) -> tuple[dict[str, Tensor], StudentView]:
-        output, target, present = self.model(batch), batch["target"], batch["present"]
+        output, target = self.model(batch), batch["target"]
+        present = output.present
 
         def task_loss(logits: Tensor, rows: Tensor) -> Tensor:
             return F.cross_entropy(logits[rows], target[rows]) if bool(rows.any()) else logits.sum() * 0

@@ -183,8 +183,8 @@ class ClipWatch:
         return (
             f"{group}: {type(optimizer).__name__} cancels a constant rescaling, and the clip coefficient has "
             f"been nearly constant (c = {middle:.3g} +- {half:.1g}) for {streak.steps} steps: the update is "
-            "as without the rule. Raise the range so that it binds on outliers only; for smaller steps, lower "
-            "the learning rate."
+            "as without the rule. Raise the range so that it binds on outliers only; for smaller steps, "
+            "lower the learning rate."
         )
 
     def _saturated(self, group: str, share: float, step: int) -> str:

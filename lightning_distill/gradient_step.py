@@ -82,13 +82,24 @@ class GradientStep:
         for line in self._watch.look(extras, trainer.global_step, trainer.optimizers[0]):
             rank_zero_warn(line)
 
-    def keep_term_gradients(self, terms: Mapping[str, Tensor], trainer: Trainer) -> None:
-        """Add this batch's gradient of each term to those of the batches before it in the same step.
+    def terms(
+        self, weighted: Mapping[str, Tensor], view: StudentView, trainer: Trainer | None
+    ) -> dict[str, Tensor]:
+        """What the balancer makes of the weighted terms; the sum is trained on.
 
         Args:
-            terms: Name -> weighted term with its graph, which is kept.
-            trainer: Before backward.
+            weighted: Name -> weighted term.
+            view: Of the batch.
+            trainer: In training; None in validation.
         """
+        assert self._balancer is not None
+        trained = self._balancer.terms(weighted, view)
+        if trainer is not None and self._balancer.per_term_gradients:
+            self._keep_term_gradients(trained, trainer)
+        return trained
+
+    def _keep_term_gradients(self, terms: Mapping[str, Tensor], trainer: Trainer) -> None:
+        """Add this batch's gradient of each term to those of the batches before it in the same step."""
         self._scale = loss_scale(trainer)
         groups = trainer.optimizers[0].param_groups
         trained = [p for group in groups for p in group["params"] if p.requires_grad]

@@ -111,7 +111,8 @@ class Gradients:
         Returns:
             "tensors", float64 (float32 on devices that have no other).
         """
-        found = torch.stack([n.to(self.device) for n in tensor_norms(self.local, p)])
+        device = self.device
+        found = torch.stack([norm.to(device) for norm in tensor_norms(self.local, p)])
         if not self.splits:
             return found
         if p == math.inf:
@@ -157,8 +158,7 @@ class Gradients:
         if factor.device.type == "cpu" and factor.item() == 1.0:
             return
         alike: dict[Any, list[Tensor]] = {}
-        # Backwards: what was read last to find the factor may still be in the processor's cache.
-        for grad in reversed(self.local):
+        for grad in self.local:
             wide = torch.promote_types(grad.dtype, torch.float32)
             alike.setdefault((grad.device, wide), []).append(grad)
         for (device, dtype), grads in alike.items():

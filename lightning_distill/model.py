@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -150,8 +149,7 @@ class MultimodalModel(nn.Module):
         memory = {name: buffer.clone() for name, buffer in self.fusion.named_buffers()}
         fused: Tensor = functional_call(self.fusion, memory, (kept, counted))
         if self.feature_clip is not None:
-            with _evaluating(self.feature_clip):
-                fused = self.feature_clip(fused)
+            fused = self.feature_clip(fused, fresh=False)
         logits: Tensor = self.head(fused)
         return logits
 
@@ -183,18 +181,6 @@ class MultimodalModel(nn.Module):
                     fix="add the modality to the DataModule's inputs, or drop its encoder"
                     + nearest(modality, inputs),
                 )
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode for a while, and every part of it back as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _check_named(modalities: Sequence[str], encoders: Iterable[str]) -> None:

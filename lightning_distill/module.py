@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -17,6 +16,7 @@ from lightning_distill import checks, parity
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
+from lightning_distill.evaluated import EvaluatedModule
 from lightning_distill.finite import FiniteCheck
 from lightning_distill.gradient_balancing import GradientBalancer
 from lightning_distill.gradient_step import GradientStep, loss_scale, view_of
@@ -29,7 +29,7 @@ from lightning_distill.randomness import default_seed, seed_step
 from lightning_distill.ranks import average, first_process_first
 from lightning_distill.schedules import Schedule
 from lightning_distill.sharding import shard
-from lightning_distill.stage_metrics import StageMetrics, under
+from lightning_distill.stage_metrics import under
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.teachers import Teacher
@@ -38,7 +38,7 @@ from lightning_distill.term_log import StepLog, scale_report
 from lightning_distill.terms import TASK, WeightedTerms, nothing
 
 
-class DistillationModule(LightningModule):
+class DistillationModule(EvaluatedModule):
     """Trains a student on labels, on a teacher's outputs, or on both.
 
     loss = w_task * task(student, labels) + sum_k w_k * term_k(student, teacher)
@@ -96,20 +96,17 @@ class DistillationModule(LightningModule):
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
         gradient_balancer: GradientBalancer | None = None,
     ) -> None:
-        super().__init__()
-        checks.terms_fit(losses or {}, weights or {}, taught=teacher is not None)
+        taught = teacher is not None
+        super().__init__(student, task or Classification(), taught)
+        checks.terms_fit(losses or {}, weights or {}, taught=taught)
         checks.one_balancer(balancer, gradient_balancer)
-        self.student = student
         self.teacher = teacher
         self.terms = WeightedTerms(losses or {}, weights or {}, balancer)
-        self.task = task or Classification()
         checks.terms_fit_task(losses or {}, self.task)
         self.clip_rule, self.gradient_balancer = clip_rule, gradient_balancer
         self.optimizer_factory = optimizer
         self.scheduler_factory, self.scheduler_interval = lr_scheduler, scheduler_interval
         self.seed = default_seed()
-        taught = teacher is not None
-        self.metrics = StageMetrics(self.task, student.num_classes, taught, ("val", "test"))
         self._pair = Pair(student, teacher)
         self._log, self._finite = StepLog(), FiniteCheck(deferred=False)
         self._step = GradientStep(None, None)
@@ -199,10 +196,6 @@ class DistillationModule(LightningModule):
 
     # -- one step -------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch) -> ModelOutput:
-        """The student's answer."""
-        return self.student(batch)
-
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
         terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
@@ -225,22 +218,19 @@ class DistillationModule(LightningModule):
         self._step.scale_boundaries(self.trainer)
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
-        if self.gradient_balancer is None:
-            loss = self.total(terms)
-        else:
-            loss = self._balanced(terms, student, batch)
+        loss = self._balanced(terms, student, batch) if self.gradient_balancer else self.total(terms)
         self._look_at(loss, terms, student, batch, batch_idx)
         return loss
 
     def _balanced(self, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch) -> Tensor:
         """The sum of what the gradient balancer makes of the weighted terms."""
-        assert self.gradient_balancer is not None
         where = (self.trainer.global_step, self.current_epoch, self.seed)
         view = view_of(self.student, self.task, student, batch, *where)
-        trained = self.gradient_balancer.terms(self.terms.weighted(terms, self._weights_now()), view)
-        if self.training and self.gradient_balancer.per_term_gradients:
-            self._step.keep_term_gradients(trained, self.trainer)
-        return torch.stack(list(trained.values())).sum() if trained else nothing(terms)
+        weighted = self.terms.weighted(terms, self._weights_now()) or {TASK: nothing(terms)}
+        trained = self._step.terms(weighted, view, self.trainer if self.training else None)
+        own = {f"train/{name}": value.detach() for name, value in trained.items() if name not in terms}
+        self._log.measure(own if self.training else {}, self.trainer)
+        return torch.stack(list(trained.values())).sum()
 
     def _look_at(
         self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch, batch_idx: int
@@ -310,42 +300,14 @@ class DistillationModule(LightningModule):
 
     # -- evaluation -----------------------------------------------------------------------------------
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update metrics under `val/`."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update metrics under `test/`."""
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+    def evaluate_batch(self, batch: Batch, stage: str) -> None:
+        """Update means and metrics."""
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         if self.gradient_balancer is not None and self.gradient_balancer.reads_validation and stage == "val":
             self._balanced(terms, student, batch)
         self.metrics.add(under(stage, {"loss": self.total(terms)} | terms), batch)
         self.metrics.update_at(stage, student, [] if teacher is None else [teacher], batch)
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget what an evaluation that was broken off has left."""
-        self.metrics.forget_means()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what was measured."""
-        self.metrics.log(self, "val")
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def on_test_epoch_end(self) -> None:
-        """Log what was measured."""
-        self.metrics.log(self, "test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Sample ids, what the task makes of the logits, and embeddings "batch dim"."""
-        checks.all_can_be_read(batch, {"student": self.student.modalities})
-        output = self.student(batch)
-        said = self.task.predict(output.logits)
-        return {"sample_id": batch["sample_id"], **said, "embedding": output.embedding}
 
     # -- checkpoints ----------------------------------------------------------------------------------
 

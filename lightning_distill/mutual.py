@@ -181,7 +181,8 @@ class MutualDistillationModule(DistillationModule):
 
     # -- evaluation -----------------------------------------------------------------------------------
 
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+    def evaluate_batch(self, batch: Batch, stage: str) -> None:
+        """Update means and metrics of every peer."""
         answers = self.answers(batch)
         terms, means = self.peer_terms(answers, batch), dict[str, Tensor]()
         for name, answer in answers.items():

@@ -11,11 +11,12 @@ from torch import Tensor
 
 _ROW: Final = 128
 """Entries summed together."""
-_BLOCK: Final = 32
-"""Entries fetched together. Longer blocks are fewer, and tell less, since neighbours are alike."""
-_ONE_IN: Final = 256
-_FEWEST_ROWS: Final = 8
+_BLOCK: Final = 16
+"""Entries fetched together, a cache line of float32. Neighbours are alike: many short blocks tell more."""
+_ONE_IN: Final = 512
+_FEWEST_ROWS: Final = 16
 _TRIED: Final = 5
+"""Numbers of rows among which the best spread one is taken."""
 _WHOLE: Final = 4096
 """Tensors of up to so many entries are read whole."""
 _GOLDEN: Final = 0.6180339887498949
@@ -38,7 +39,7 @@ class _Piece(NamedTuple):
 
 
 class SampledEntries:
-    """Reads small tensors whole, and evenly spread blocks of 32 entries of large ones.
+    """Reads small tensors whole, and evenly spread blocks of 16 entries of large ones.
 
     Blocks start at `u * stride, (1 + u) * stride, ...` with u = frac(step * golden ratio), so that over the
     steps all entries are read alike, but for half a block at either end. Entries are read in the order of
@@ -128,7 +129,7 @@ def _piece(tensor: Tensor, device: torch.device) -> _Piece:
 
 
 def _unlike(ratio: float) -> float:
-    """How far multiples of a number keep from whole ones, so that blocks do not fall into the same columns."""
+    """How far multiples of a number keep from whole ones: blocks should not fall into the same columns."""
     return min(q * abs(q * ratio - round(q * ratio)) for q in range(1, 9))
 
 

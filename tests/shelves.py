@@ -10,6 +10,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
+from lightning_distill.clipping import ValueClip
 from lightning_distill.feature_clipping import HardClip
 from lightning_distill.losses import LogitKD
 
@@ -32,6 +33,10 @@ FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 _BY_TYPE: dict[str, Any] = {
     "DistillationLoss": LogitKD(),
     "list[FeatureClip]": [HardClip(0.5)],
+    "ClipRule": ValueClip(0.5),
+    "list[ClipRule]": [ValueClip(0.5)],
+    "dict[str, ClipRule]": {"a": ValueClip(0.5)},
+    "float | Schedule": 0.5,
     "float": 0.5,
     "int": 8,
     "str": "map",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ PLACES = {
     "clipping": "--model.clip_rule",
     "losses": "--model.losses",
     "balancing": "--model.balancer",
+    "gradient_balancing": "--model.gradient_balancer",
     "schedules": "--model.weights",
 }
 """Folder -> the option that takes its files."""
@@ -129,14 +131,26 @@ def test_the_worked_example_is_pretrained_unless_it_is_told_otherwise() -> None:
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_part_can_be_put_into_an_experiment(part: Path, workplace: Path) -> None:
-    config = CONFIGS / "experiment" / "digits_distill_image.yaml"
     option = PLACES[part.parent.name]
+    distilling = part.parent.name in ("losses", "balancing", "schedules")
+    base = "digits_distill_image.yaml" if distilling else "digits_teacher.yaml"  # of three modalities
+    config = CONFIGS / "experiment" / base
     run("fit", "--config", config, "--run", "out", *QUICK, *SMALL_DIGITS, f"{option}={part}")
     saved = json.dumps(yaml.safe_load(Path("out/config.yaml").read_text())["model"])
     content = yaml.safe_load(part.read_text())
     for spec in [content] if "class_path" in content else content.values():
-        assert f'.{spec["class_path"]}"' in saved
-        for name, value in spec.get("init_args", {}).items():
+        check_saved(spec, saved)
+
+
+def check_saved(spec: Any, saved: str) -> None:
+    """Every class and every plain setting is in the run's config."""
+    assert f'.{spec["class_path"]}"' in saved
+    for name, value in spec.get("init_args", {}).items():
+        inner = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, dict)]
+        inner += [v for d in inner for v in d.values() if isinstance(v, dict) and "class_path" not in d]
+        for made in (d for d in inner if "class_path" in d):
+            check_saved(made, saved)
+        if not inner:
             assert f'"{name}": {json.dumps(value)}' in saved
 
 

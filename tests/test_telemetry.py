@@ -165,8 +165,20 @@ def test_any_layout_is_read_from_where_it_lies() -> None:
     expected = reference(grads, clamp)
     found = observe(grads, clamp)
     assert found == pytest.approx(expected, rel=0.05)
-    exact = {name: grads[name] for name in ("encoders.image.few", "encoders.image.one")}
-    assert observe(exact, torch.sign_) == pytest.approx(reference(exact, torch.sign_), rel=1e-6)
+
+
+def test_small_tensors_of_any_layout_are_told_exactly() -> None:
+    grads = {name: grad for name, grad in layouts().items() if 0 < grad.numel() <= 4096}
+    grads["encoders.image.turned"] = torch.randn(30, 20).t()
+    grads["encoders.image.wide"] = torch.randn(5, 7, 6).permute(2, 0, 1)[1:]
+    expected = reference(grads, Tensor.sign_)
+    assert observe(grads, Tensor.sign_) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_transposed_weight_is_sampled_as_the_weight_itself() -> None:
+    torch.manual_seed(4)
+    weight = torch.randn(300, 200)
+    assert observe({"w": weight.clone()}, clamp) == observe({"w": weight.clone().t()}, clamp)
 
 
 def test_a_gradient_of_gaps_is_seen_after_it_was_edited() -> None:
@@ -197,7 +209,7 @@ def test_nothing_changed() -> None:
         assert found[f"norm_before/{group}"] == found[f"norm_after/{group}"]
 
 
-@pytest.mark.parametrize(("value", "edit", "cosine"), [(0.0, torch.zero_, 1), (1.0, torch.zero_, 0)])
+@pytest.mark.parametrize(("value", "edit", "cosine"), [(0.0, Tensor.zero_, 1), (1.0, Tensor.zero_, 0)])
 @pytest.mark.parametrize("shape", [(3,), (200, 300)])
 def test_zero_gradients_give_numbers(value: float, edit: Edit, cosine: float, shape: tuple[int, ...]) -> None:
     found = observe({"head.weight": torch.full(shape, value)}, edit)
@@ -234,7 +246,7 @@ def test_parameters_that_come_and_go_are_followed() -> None:
     observe(small(), clamp, telemetry)
     del grads["encoders.text.embedding.weight"]
     grads["head.weight"] = torch.randn(100, 100)
-    assert observe(grads, torch.sign_, telemetry)["norm_after/head"] == pytest.approx(100)
+    assert observe(grads, Tensor.sign_, telemetry)["norm_after/head"] == pytest.approx(100)
 
 
 def test_gradients_are_not_kept_alive() -> None:

@@ -73,7 +73,7 @@ class AdaGC(RuleByTensor):
         return ["gamma"]
 
     def edit(self, gradients: Gradients) -> ClipReport:
-        """Scale each gradient by its own factor."""
+        """Scale each tensor; reports the `norm` of all before, and the share of tensors that shrink."""
         at = self._indices(gradients)
         norms = gradients.norms().float()
         norm = torch.linalg.vector_norm(norms)
@@ -84,8 +84,8 @@ class AdaGC(RuleByTensor):
         clipped = torch.where(norm.isfinite() & (bounds < norms), bounds, norms)
         if gradients.fresh:
             self._move(at, gamma, clipped, warming)
-        _scale(gradients, torch.where(clipped < norms, clipped / norms, 1.0))
-        return ClipReport({"gradient_norm": norm, "clipped_norm": torch.linalg.vector_norm(clipped)})
+        gradients.scale(torch.where(clipped < norms, clipped / norms, 1.0))
+        return ClipReport({"norm": norm, "clipped_share": (clipped < norms).float().mean()})
 
     def _indices(self, gradients: Gradients) -> Tensor:
         places = self.places(gradients)
@@ -106,13 +106,3 @@ class AdaGC(RuleByTensor):
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"max_norm={self.max_norm}, factor={self.factor}, decay={self.decay}, warmup={self.warmup}"
-
-
-def _scale(gradients: Gradients, factors: Tensor) -> None:
-    if factors.device.type == "cpu":
-        for grad, factor in zip(gradients.local, factors.tolist(), strict=True):
-            if factor < 1:
-                grad.mul_(factor)
-        return
-    for grad, scale in zip(gradients.local, factors.unbind(), strict=True):
-        grad.mul_(scale.to(grad.device))

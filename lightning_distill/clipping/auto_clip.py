@@ -59,7 +59,7 @@ class AutoClip(ClipRule):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def edit(self, gradients: Gradients) -> ClipReport:
-        """Scale all gradients by one factor."""
+        """Scale all alike; reports the `norm` before and the `coefficient`."""
         if self.seen.device != gradients.device:
             self.to(gradients.device)
         norm = gradients.norm().float()
@@ -68,10 +68,9 @@ class AutoClip(ClipRule):
         bound = torch.nanquantile(self.norms, self.percentile / 100)
         # Nothing is above a bound of NaN: no norm has entered yet.
         clipped = torch.where(norm.isfinite() & (norm > bound), bound, norm)
-        factor = torch.where(clipped < norm, clipped / norm, 1.0)
-        if factor.device.type != "cpu" or factor < 1:
-            gradients.scale(factor)
-        return ClipReport({"gradient_norm": norm, "clipped_norm": clipped})
+        coefficient = torch.where(clipped < norm, clipped / norm, 1.0)
+        gradients.scale(coefficient)
+        return ClipReport({"norm": norm, "coefficient": coefficient})
 
     def _append(self, norm: Tensor) -> None:
         """Over the oldest of the norms, once all places are taken."""

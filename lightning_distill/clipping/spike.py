@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lightning_distill.clipping.base import ClipReport
 from lightning_distill.clipping.history import RuleByTensor
@@ -67,23 +68,23 @@ class SpikeClip(RuleByTensor):
     def edit(self, gradients: Gradients) -> ClipReport:
         """Bring spiking entries back to their bounds."""
         squares = self._squares(gradients)
-        finite = _all_finite(gradients)
-        passing = ~finite | (self.seen < self.warmup)
+        finite, warming = _all_finite(gradients), self.seen < self.warmup
         for grad, square in zip(gradients.local, squares, strict=True):
+            here = finite.to(grad.device)
+            # In place throughout: on the CPU, new memory costs more than what is done in it.
             bound = (square * self.theta).sqrt_()
-            bound.masked_fill_((square == 0) | passing.to(grad.device), math.inf)
-            grad.copy_(torch.clamp(grad, -bound, bound))
+            functional.threshold_(bound, 0.0, math.inf)
+            bound.masked_fill_(~here | warming.to(grad.device), math.inf)
+            torch.minimum(grad, bound, out=grad)
+            torch.maximum(grad, bound.neg_(), out=grad)
             if gradients.fresh:
-                self._move(square, grad, finite.to(grad.device))
+                torch.mul(square, self.decay, out=bound).addcmul_(grad, grad, value=1 - self.decay)
+                # The square of a finite number need not be one.
+                bound.clamp_(max=torch.finfo(bound.dtype).max)
+                torch.where(here, bound, square, out=square)
         if gradients.fresh:
             self.seen.add_(finite)
         return ClipReport()
-
-    def _move(self, square: Tensor, grad: Tensor, finite: Tensor) -> None:
-        moved = (square * self.decay).addcmul_(grad, grad, value=1 - self.decay)
-        # The square of a finite number need not be one.
-        moved.clamp_(max=torch.finfo(moved.dtype).max)
-        square.copy_(torch.where(finite, moved, square))
 
     def _squares(self, gradients: Gradients) -> list[Tensor]:
         """The running mean squares of these gradients; zeros for new ones."""

@@ -70,7 +70,7 @@ class ZClip(ClipRule):
         self.register_buffer("deviation", torch.zeros(()))
 
     def edit(self, gradients: Gradients) -> ClipReport:
-        """Scale all gradients by one factor."""
+        """Scale all alike; reports the `norm` before and the `coefficient`."""
         if self.seen.device != gradients.device:
             self.to(gradients.device)
         norm = gradients.norm().float()
@@ -80,10 +80,9 @@ class ZClip(ClipRule):
             self._move(norm, held, warming)
         clipped = held if self.max_norm is None else held.clamp(max=self.max_norm)
         clipped = torch.where(norm.isfinite(), clipped, norm)
-        factor = torch.where(clipped < norm, clipped / norm, 1.0)
-        if factor.device.type != "cpu" or factor < 1:
-            gradients.scale(factor)
-        return ClipReport({"gradient_norm": norm, "clipped_norm": clipped})
+        coefficient = torch.where(clipped < norm, clipped / norm, 1.0)
+        gradients.scale(coefficient)
+        return ClipReport({"norm": norm, "coefficient": coefficient})
 
     def _held(self, norm: Tensor) -> Tensor:
         """n*, once mean and deviation are known."""

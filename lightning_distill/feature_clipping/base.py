@@ -19,13 +19,15 @@ class FeatureClip(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip a feature.
 
         Args:
             x: "batch dim".
             present: bool "batch", the rows that count where a clip measures x; None is all of them. It has
                 no other effect.
+            fresh: Whether what the clip remembers may move, in training; False where a batch is looked at
+                again.
 
         Returns:
             A tensor of the same shape and dtype.

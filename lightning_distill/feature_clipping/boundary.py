@@ -50,13 +50,13 @@ class BoundaryClip(ElementwiseClip):
         self.gradient_scale: float | Tensor = 1.0
         """Loss scale / accumulated batches: a number or a 0-d tensor, set before the forward pass."""
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Return x, "batch dim", as it is."""
         scale = self.gradient_scale / (x.shape[0] or 1)
         if self.unit is None:
             clipped: Tensor = _ClipGradient.apply(x, self.epsilon * scale)
         else:
-            clipped = _ClipGradientByUnit.apply(x, self, scale, present, self.training)
+            clipped = _ClipGradientByUnit.apply(x, self, scale, present, fresh and self.training)
         return clipped
 
     def saturated(self, x: Tensor, present: Tensor | None = None) -> Tensor:

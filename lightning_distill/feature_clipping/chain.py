@@ -40,10 +40,10 @@ class FeatureClipChain(FeatureClip):
             )
         self.clips = nn.ModuleList(clips)
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""
         for clip in self.clips:
-            x = clip(x, present)
+            x = clip(x, present, fresh)
         return x
 
     def saturated(self, x: Tensor, present: Tensor | None = None) -> Tensor:
@@ -51,5 +51,5 @@ class FeatureClipChain(FeatureClip):
         found = x != x
         for clip in self.clips:
             found = found | clip.saturated(x, present)  # type: ignore[operator]
-            x = clip(x, present)
+            x = clip(x, present, fresh=False)
         return found

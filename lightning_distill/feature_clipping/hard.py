@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_distill.feature_clipping.base import ElementwiseClip
@@ -24,15 +25,16 @@ class HardClip(ElementwiseClip):
     Raises:
         ConfigError: If epsilon is not a positive number.
 
-    Source: the method's fused-feature clip, x_clip = clip(x, -eps, eps); on the bound the gradient is
-    that of `torch.clamp`, 1, where other libraries have 0 or one half.
+    Source: the method's fused-feature clip, x_clip = clip(x, -eps, eps). It leaves the gradient on the
+    bound open, where libraries, and versions of `torch.clamp`, have 1, one half or 0.
 
     >>> import torch
     >>> HardClip(1.0)(torch.tensor([[-3.0, 0.5]])).tolist()
     [[-1.0, 0.5]]
     """
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""
-        bound: Any = self.bound(x, present, fresh=self.training)
-        return x.clamp(-bound, bound)
+        bound: Any = self.bound(x, present, fresh and self.training)
+        clipped = x.clamp(-bound, bound)
+        return torch.where(clipped == x, x, clipped.detach())

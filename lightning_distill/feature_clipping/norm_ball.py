@@ -39,7 +39,7 @@ class NormBallClip(FeatureClip):
             )
         self.radius = radius
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""
         norm, radius = self._norm(x)
         return (x * (radius / norm.maximum(radius))).to(x.dtype)

@@ -32,9 +32,9 @@ class StraightThroughClip(ElementwiseClip):
     [[1.0, 1.0]]
     """
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""
-        clipped: Tensor = _StraightThrough.apply(x, self.bound(x, present, fresh=self.training))
+        clipped: Tensor = _StraightThrough.apply(x, self.bound(x, present, fresh and self.training))
         return clipped
 
 

@@ -31,7 +31,7 @@ class TanhClip(ElementwiseClip):
     [[0.0, 2.0]]
     """
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""
-        bound: Any = self.bound(x, present, fresh=self.training)
+        bound: Any = self.bound(x, present, fresh and self.training)
         return bound * (x / bound).tanh()

@@ -34,20 +34,20 @@ class TowardsClip(ElementwiseClip):
     [[1.0, 0.0, -1.0]]
     """
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""
-        clipped: Tensor = _Towards.apply(x, self.bound(x, present, fresh=self.training))
+        clipped: Tensor = _Towards.apply(x, self.bound(x, present, fresh and self.training))
         return clipped
 
 
 class _Towards(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bound: Any) -> Tensor:
-        # The sign where x is beyond, 0 where it is inside: all that backward needs, and no bound.
-        ctx.save_for_backward(torch.where(x.abs() <= bound, 0, x.sign()))
-        return x.clamp(-bound, bound)
+        clipped = x.clamp(-bound, bound)
+        ctx.save_for_backward(x - clipped)
+        return clipped
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,), (side,) = grads, ctx.saved_tensors
-        return torch.where((side == 0) | (side * grad > 0), grad, 0), None
+        (grad,), (excess,) = grads, ctx.saved_tensors
+        return torch.where((excess == 0) | (excess.sign() * grad > 0), grad, 0), None

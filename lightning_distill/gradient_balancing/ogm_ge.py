@@ -38,7 +38,7 @@ def modulation(scores: Tensor, there: Tensor, alpha: float, continuous: bool = F
         continuous: Take the continuous form.
 
     Returns:
-        "modalities", in (0, 1].
+        "modalities", from 0 to 1.
 
     Source: Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation (2203.15332),
     section 3 and equation 10. The paper has two modalities.

@@ -101,6 +101,12 @@ def test_a_tensor_of_zeros_all_through_the_warm_up_passes_once_and_is_bounded_th
     assert after[6]["b"] == pytest.approx(1.05 * 0.2)
 
 
+def test_zeros_leave_the_running_norm_as_it_is() -> None:
+    sizes = [0.2, 0.0, 0.1, 0.0, 0.0, 0.0, 9.0]
+    after = clipped(AdaGC(warmup=3), [{"a": np.array([0.3]), "b": np.array([size])} for size in sizes])
+    assert after[-1]["b"] == pytest.approx(1.05 * 0.1)
+
+
 def test_a_tensor_without_gradient_keeps_its_running_norm() -> None:
     both = {"a": np.array([0.1]), "b": np.array([0.2])}
     spike = {"a": np.array([0.1]), "b": np.array([8.0])}
@@ -158,12 +164,14 @@ def test_many_names_are_not_all_listed() -> None:
         clipped(rule, [{"a": np.ones(1)}])
 
 
-def test_report_holds_both_norms() -> None:
-    rule, weight = AdaGC(), nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([3.0, 4.0])
-    report = rule.clip([weight])
-    assert report.values["gradient_norm"].item() == pytest.approx(5.0)
-    assert report.values["clipped_norm"].item() == pytest.approx(1.0)
+def test_report() -> None:
+    """The norm of all, and how many tensors of two shrink."""
+    rule, weights = AdaGC(warmup=1), {n: nn.Parameter(torch.zeros(1)) for n in "ab"}
+    for b in (0.4, 4.0):
+        weights["a"].grad, weights["b"].grad = torch.tensor([0.3]), torch.tensor([b])
+        report = rule.clip(weights)
+    assert report.values["norm"].item() == pytest.approx(math.hypot(0.3, 4.0))
+    assert report.values["clipped_share"].item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,9 @@ def test_raise_names_the_tensors_and_counts(bad: float) -> None:
         grad[at] = bad
     before = grads(given)
     nan, infinite = (2, 0) if math.isnan(bad) else (0, 2)
-    words = rf"step 7: found 'layer1' \({nan} NaN, {infinite} infinite of 5\), 'layer4' \(\d+ NaN, \d+ infinite of 24\);"
+    words = (
+        rf"step 7: found 'layer1' \({nan} NaN, {infinite} infinite of 5\), 'layer4' \(\d+ NaN, .* of 24\);"
+    )
     with pytest.raises(NonFiniteError, match=words):
         RaiseNonFinite(ValueClip(0.1)).clip(given, step=7)
     assert same(grads(given), before)
@@ -150,7 +152,7 @@ def test_raise_names_the_first_of_many() -> None:
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=9), st.floats(1e-3, 1e3))
 def test_nothing_is_laundered(entries: list[float], epsilon: float) -> None:
-    """Whatever the gradients are, after a guarded clip they are finite and bounded, or skipped and as before."""
+    """After a guarded clip gradients are finite and bounded, or as they were in a step to be skipped."""
     weight = nn.Parameter(torch.zeros(len(entries)))
     weight.grad = torch.tensor(entries)
     before = weight.grad.clone()
@@ -161,24 +163,24 @@ def test_nothing_is_laundered(entries: list[float], epsilon: float) -> None:
 
 
 @QUIET
-def test_history_of_a_rule_with_history_survives(guard: type[Any]) -> None:
-    """Beside a twin that has not seen the bad steps."""
-    rule, twin = guard(TargetFractionClip(share=0.1)), TargetFractionClip(share=0.1)
+def test_history_is_as_if_the_bad_steps_had_not_been(guard: type[Any]) -> None:
+    inner, twin = TargetFractionClip(share=0.1), TargetFractionClip(share=0.1)
+    rule = guard(inner)
     for i in range(20):
-        given = {"w": nn.Parameter(torch.zeros(300))}
-        given["w"].grad = torch.randn(300)
+        weight = nn.Parameter(torch.zeros(300))
+        weight.grad = torch.randn(300)
         if i % 4 == 2:
-            given["w"].grad[5] = math.inf
-            rule.clip(given)
+            weight.grad[5] = math.inf
         else:
-            rule.clip({"w": given["w"]})
-            again = nn.Parameter(torch.zeros(300))
-            again.grad = given["w"].grad
-            twin.load_state_dict(rule.rule.state_dict()) if i == 0 else None
-    assert rule.rule.log_epsilon.isfinite()
+            same_again = nn.Parameter(torch.zeros(300))
+            same_again.grad = weight.grad.clone()
+            twin.clip([same_again])
+        rule.clip([weight])
+    assert inner.begun
+    assert same_bits(inner.log_epsilon, twin.log_epsilon)
 
 
-@GUARDS
+@QUIET
 @pytest.mark.parametrize("poisoned", [False, True])
 def test_as_on_an_accelerator_where_nobody_is_asked(guard: type[Any], poisoned: bool) -> None:
     """The way without a synchronisation, on the CPU: rule and history as on the other way."""
@@ -189,8 +191,6 @@ def test_as_on_an_accelerator_where_nobody_is_asked(guard: type[Any], poisoned: 
     before = grads(given)
     gradients = gradients_of(given)
     flags = torch.tensor([poisoned, False, False, False, False])
-    if guard is RaiseNonFinite:
-        pytest.skip("records events of the accelerator")
     report = guard(rule).edit_unseen(gradients, flags)
     assert (rule.largest == 0) == poisoned
     if guard is PropagateNonFinite:

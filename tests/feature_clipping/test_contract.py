@@ -11,12 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.feature_clipping import BoundaryClip, ElementwiseClip, FeatureClipChain, NormBallClip
+from lightning_distill.feature_clipping import (
+    BoundaryClip,
+    ElementwiseClip,
+    FeatureClipChain,
+    NormBallClip,
+    TanhClip,
+)
 from lightning_distill.units import StandardDeviation
 from tests.builders import same_bits
 from tests.shelves import build, concrete
 
 CLIPS = pytest.mark.parametrize("cls", concrete("feature_clipping"))
+CUTTING = pytest.mark.parametrize("cls", [c for c in concrete("feature_clipping") if c is not TanhClip])
+"""All but the one that bends what is inside too."""
 RANGED = pytest.mark.parametrize(
     "cls", [c for c in concrete("feature_clipping") if issubclass(c, ElementwiseClip)]
 )
@@ -84,7 +92,7 @@ def test_never_enlarges_never_leaves_its_bound_and_is_odd(cls: Any, rows: list[l
         assert (y.abs() <= EPSILON * (1 + 1e-6)).all()
 
 
-@CLIPS
+@CUTTING
 @given(
     rows=st.lists(
         st.lists(st.floats(-EPSILON / 2, EPSILON / 2, width=32), min_size=3, max_size=3),
@@ -93,8 +101,6 @@ def test_never_enlarges_never_leaves_its_bound_and_is_odd(cls: Any, rows: list[l
     )
 )
 def test_what_is_inside_stays_to_the_last_bit(cls: Any, rows: list[list[float]]) -> None:
-    if cls.__name__ == "TanhClip":
-        pytest.skip("bends everywhere")
     clip, x = build(cls), torch.tensor(rows, requires_grad=True)
     y = clip(x)
     weight = torch.linspace(0.01, 0.02, y.numel()).view_as(y)
@@ -105,11 +111,9 @@ def test_what_is_inside_stays_to_the_last_bit(cls: Any, rows: list[list[float]])
     assert torch.allclose(x.grad, weight, rtol=1e-6)
 
 
-@CLIPS
+@CUTTING
 @given(rows=st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4))
 def test_clipping_twice_is_clipping_once(cls: Any, rows: list[list[float]]) -> None:
-    if cls.__name__ == "TanhClip":
-        pytest.skip("bends everywhere")
     clip, x = build(cls), torch.tensor(rows)
     once = clip(x)
     if cls is NormBallClip:
@@ -147,15 +151,14 @@ def test_absent_rows_do_not_count_as_unsaturated(cls: Any) -> None:
     assert clip.saturated_share(0 * x, present & False) == 0
 
 
-@CLIPS
-@pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.parametrize(
+    ("cls", "measured"),
+    [(cls, False) for cls in concrete("feature_clipping")]
+    + [(cls, True) for cls in concrete("feature_clipping") if issubclass(cls, ElementwiseClip)],
+)
 def test_compiles_as_one_graph(cls: Any, measured: bool) -> None:
     torch._dynamo.reset()
-    if measured and not issubclass(cls, ElementwiseClip):
-        pytest.skip("has no unit")
-    options = {"unit": StandardDeviation(0.5)} if measured else {}
-    twin_options = {"unit": StandardDeviation(0.5)} if measured else {}
-    clip, twin = build(cls, **options), build(cls, **twin_options)
+    clip, twin = (build(cls, **({"unit": StandardDeviation(0.5)} if measured else {})) for _ in range(2))
     present = torch.tensor([True, False, True, True])
     compiled = torch.compile(lambda x: clip(2 * x, present), fullgraph=True, backend="aot_eager")
     for _ in range(2):

@@ -10,6 +10,7 @@ import torch
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import HardClip
+from lightning_distill.units import StandardDeviation, Unit
 from tests.builders import same_bits
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-40, 3e38, -3e38, 0.3, -0.3, 2.0]
@@ -30,11 +31,20 @@ def test_equals_the_formula_in_bfloat16() -> None:
     assert same_bits(HardClip(0.3)(x), expected.bfloat16())
 
 
-def test_gradient_is_1_inside_and_0_beyond() -> None:
-    x = torch.tensor([[-math.inf, -2.0, -0.99, -0.5, 0.0, 0.99, 1.01]], requires_grad=True)
-    HardClip(1.0)(x).sum().backward()
+@pytest.mark.parametrize("unit", [None, StandardDeviation()])
+def test_gradient_is_1_inside_and_on_the_bound_and_0_beyond(unit: Unit | None) -> None:
+    if unit is not None:
+        unit([torch.ones(3)])
+    clip = HardClip(1.0, unit).eval()
+    x = torch.tensor([[-math.inf, -2.0, -1.0, -0.5, 0.0, 1.0, 1.01, math.nan]], requires_grad=True)
+    clip(x).sum().backward()
     assert x.grad is not None
-    assert x.grad.tolist() == [[0, 0, 1, 1, 1, 1, 0]]
+    assert x.grad.tolist() == [[0, 0, 1, 1, 1, 1, 0, 0]]
+
+
+def test_gradcheck_away_from_the_bound() -> None:
+    x = torch.tensor([[-3.0, -0.9, 0.2, 1.4]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(HardClip(1.0), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

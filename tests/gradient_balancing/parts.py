@@ -96,15 +96,18 @@ class Step:
         return [(g, self.after[n]) for n, g in self.before.items() if n.startswith(f"encoders.{modality}.")]
 
 
-def weighted_of(view: StudentView) -> dict[str, Tensor]:
-    """A task loss, and a distillation term that is in conflict with it."""
+def weighted_of(view: StudentView, kd: float = 0.7) -> dict[str, Tensor]:
+    """A task loss, and a distillation term of a teacher that names other classes."""
     everyone = torch.ones_like(view.labelled)
-    return {"task": view.task_loss(view.logits, everyone), "kd": 0.7 * (view.logits + 1.0).square().mean()}
+    aim = -F.one_hot(view.target.clamp(min=0), CLASSES)
+    return {"task": view.task_loss(view.logits, everyone), "kd": kd * (view.logits - aim).square().mean()}
 
 
-def take_step(balancer: GradientBalancer, student: nn.Module, view: StudentView, fresh: bool = True) -> Step:
+def take_step(
+    balancer: GradientBalancer, student: nn.Module, view: StudentView, fresh: bool = True, kd: float = 0.7
+) -> Step:
     """Terms, backward, gradients of each term, balance."""
-    terms = balancer.terms(weighted_of(view), view)
+    terms = balancer.terms(weighted_of(view, kd), view)
     named = dict(student.named_parameters())
     total = torch.stack([t.to(torch.float64) for t in terms.values()]).sum()
     for parameter, grad in zip(

@@ -41,10 +41,8 @@ def test_two_modalities_are_the_papers(s_u: float, s_v: float, alpha: float) -> 
 def test_laws_of_any_number_of_modalities(scores: list[float], alpha: float, continuous: bool) -> None:
     s = torch.tensor(scores, dtype=torch.float64)
     k = modulation(s, torch.ones(len(s), dtype=torch.bool), alpha, continuous)
-    assert (k > 0).all()
-    assert (k <= 1).all()
+    assert ((k >= 0) & (k <= 1)).all()
     assert k[s.argmin()] == 1
-    assert torch.equal(k.argsort(descending=True, stable=True).sort().values, torch.arange(len(s)))
     assert (k[s.argsort(descending=True)].diff() >= -1e-12).all(), "the further ahead, the more held back"
     torch.testing.assert_close(modulation(2 * s, s > 0, alpha, continuous), k)  # of ratios only
 
@@ -103,7 +101,6 @@ def test_unlabelled_and_absent_samples_have_no_score() -> None:
 
 
 def test_alpha_0_without_noise_changes_nothing() -> None:
-    done = take_step(OGMGE(0.0, noise=False), setting()[0], view_of(*setting()))
     student, inputs, target = setting()
     done = take_step(OGMGE(0.0, noise=False), student, view_of(student, inputs, target))
     assert all(same_bits(g, done.after[name]) for name, g in done.before.items())

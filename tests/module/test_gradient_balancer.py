@@ -172,6 +172,8 @@ def test_those_that_need_most_train_a_student_from_a_teacher(tmp_path: Path, mak
     assert Steps.flat(module.student).isfinite().all()
     assert not torch.equal(Steps.flat(module.student), before)
     assert all(math.isfinite(value) for _, row in notebook.rows for value in row.values())
+    own = {name for _, row in notebook.rows for name in row if name.startswith("train/unimodal/")}
+    assert own == (set() if make is PCGrad else {"train/unimodal/a", "train/unimodal/b"})
 
 
 def test_two_balancers_are_refused() -> None:

@@ -48,12 +48,12 @@ def draw_picture(result: ClipRangeResult, place: Place) -> Figure:
     chosen = result.chosen
     if chosen.value is not None:
         at = chosen.choice.epsilon or off
-        axes.plot([at], [chosen.value], "o", ms=16, mfc="none", mec="#222222", label="chosen", ls="")
+        axes.plot([at], [chosen.value], "o", ms=12, mfc="none", mec="#222222", label="chosen", ls="")
     axes.set_xscale("log")
     axes.set_xlabel(f"range of {place.letter}; no clip at the right end, same values shaded")
     axes.set_ylabel(f"{result.goal.monitor} ({result.goal.mode})")
     axes.axvline(off, color="#b0b0b0", lw=0.8, ls=":")
-    _quantile_axis(axes, result)
+    _quantile_axis(axes, result, off)
     axes.legend(fontsize=8)
     return figure
 
@@ -91,14 +91,14 @@ def _line(axes: Axes, row: list[Trial], off: float, label: str, i: int) -> None:
         )
 
 
-def _quantile_axis(axes: Axes, result: ClipRangeResult) -> None:
+def _quantile_axis(axes: Axes, result: ClipRangeResult, off: float) -> None:
     """Where quantiles lie, on the upper edge."""
     levels = (0.1, 0.5, 0.9, 0.99, 1.0)
     upper = axes.secondary_xaxis("top")
     found = result.quantiles[ALL]
     upper.set_xticks(
-        [found.at(level) for level in levels],
-        ["max" if level == 1 else f"{100 * level:g}%" for level in levels],
+        [*(found.at(level) for level in levels), off],
+        [*("max" if level == 1 else f"{100 * level:g}%" for level in levels), "off"],
         fontsize=7,
         rotation=45,
     )

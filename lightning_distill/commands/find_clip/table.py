@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lightning_distill.range_finder import ClipRangeResult
 
-_SHOWN = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
+_SHOWN = (0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
 
 
 def trial_line(console: Console, trial: Trial) -> None:
@@ -46,7 +46,7 @@ def show(console: Console, result: ClipRangeResult, place: Place) -> None:
         table.add_column("largest" if level == 1 else f"{100 * level:.4g}%", justify="right")
     table.add_column("zeros", justify="right")
     for name, q in result.quantiles.items():
-        values = (f"{q.values[LEVELS.index(level)]:.2e}" for level in _SHOWN)
+        values = (f"{q.values[LEVELS.index(level)]:.1e}" for level in _SHOWN)
         table.add_row(name, *values, f"{q.zero_share:.0%}")
     console.print(table)
     monitor = result.goal.monitor
@@ -78,6 +78,8 @@ def remarks(result: ClipRangeResult) -> Iterator[str]:
         return
     if chosen.choice.epsilon is None:
         yield "no range did better than no clip at all"
+        free = [p for p in result.plateaus if p.high is None and p.learning_rate == chosen.learning_rate]
+        yield from (f"a range of {p.low:.4g} costs nothing, and bounds what broken samples do" for p in free)
     rates = {t.learning_rate for t in result.trials if t.value is not None}
     if len(rates) > 1 and chosen.learning_rate in (min(rates), max(rates)):
         end = "lowest" if chosen.learning_rate == min(rates) else "highest"

@@ -1,0 +1,80 @@
+"""A student in validation, test and prediction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from lightning_distill import checks
+from lightning_distill.model import MultimodalModel
+from lightning_distill.stage_metrics import StageMetrics
+from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.tasks import Task
+
+
+class EvaluatedModule(LightningModule):
+    """Everything of a module that is not training.
+
+    Args:
+        student: The model.
+        task: Its metrics.
+        taught: Whether agreement with a teacher is measured too.
+        places: Where metrics are logged.
+    """
+
+    def __init__(
+        self,
+        student: MultimodalModel,
+        task: Task,
+        taught: bool,
+        places: Iterable[str] = ("val", "test"),
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.task = task
+        self.metrics = StageMetrics(task, student.num_classes, taught, places)
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """The student's answer."""
+        return self.student(batch)
+
+    @abstractmethod
+    def evaluate_batch(self, batch: Batch, stage: str) -> None:
+        """Update means and metrics.
+
+        Args:
+            batch: Of validation or test.
+            stage: "val" or "test".
+        """
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update metrics under `val/`."""
+        self.evaluate_batch(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update metrics under `test/`."""
+        self.evaluate_batch(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an evaluation that was broken off has left."""
+        self.metrics.forget_means()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was measured."""
+        self.metrics.log(self, "val")
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was measured."""
+        self.metrics.log(self, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Sample ids, what the task makes of the logits, and embeddings "batch dim"."""
+        checks.all_can_be_read(batch, {"student": self.student.modalities})
+        output = self.student(batch)
+        said = self.task.predict(output.logits)
+        return {"sample_id": batch["sample_id"], **said, "embedding": output.embedding}

@@ -1,0 +1,247 @@
+"""`lightning-distill find-clip` through the real command line, on a folder of texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_distill.cli.parsing import parsed
+from lightning_distill.commands.find_clip import Options, finder_of, left_out
+from lightning_distill.commands.find_clip import study as study_module
+from lightning_distill.commands.find_clip.lines import chosen_lines, put, rate_keys, with_choice
+from lightning_distill.commands.find_clip.picture import draw_picture
+from lightning_distill.commands.find_clip.sweep import sweep_file
+from lightning_distill.commands.find_clip.table import remarks
+from lightning_distill.range_finder import ClipRangeResult
+from lightning_distill.range_places import ALL, FeatureRange, GradientRange, Place
+from lightning_distill.range_quantiles import Quantiles
+from lightning_distill.range_search import Ladder
+from lightning_distill.range_trials import Choice, Goal, Trial, plateaus
+from tests.cli.conftest import Project, module, project, small_config
+
+__all__ = ["project"]
+
+FIND = ("find-clip", "--config", "small.yaml")
+
+
+def made_result(chosen: int = 1, apart: float = 1.0) -> ClipRangeResult:
+    """A result as a search would give it."""
+    quantiles = Quantiles(tuple(10.0 ** (i - 8) for i in range(11)), 0.25, 4)
+    other = Quantiles(tuple(apart * x for x in quantiles.values), 0.0, 4)
+    goal = Goal("val/accuracy", "max")
+    trials = (
+        Trial(Choice(), 0.01, 0.5, 1.0),
+        Trial(Choice(1e-3, 4.0, "50% quantile"), 0.04, 0.9, 0.3),
+        Trial(Choice(1e-4, 4.0, "signs only"), 0.04, 0.9, 0.3),
+        Trial(Choice(1e-2, 4.0, "90% quantile"), 0.04, None, None, "step 3: nan"),
+    )
+    ladder = Ladder.of_gradients(quantiles, {"eps": 1e-8})
+    groups = {ALL: quantiles, "text": quantiles, "image": other, "rest": quantiles}
+    return ClipRangeResult(groups, ladder, trials, trials[chosen], goal, tuple(plateaus(trials, goal)))
+
+
+def test_a_search_prints_and_writes_what_it_found(project: Project) -> None:
+    words = (*FIND, "--trials", "3", "--out", "found", "--sweep", "found/sweep.yaml", "--learning-rates")
+    assert project.run(*words) == 0, project.err
+    assert len(re.findall(r", lr [\d.e-]+: .* s$", project.out, re.MULTILINE)) == 4
+    assert "Quantiles of |g|" in project.out
+    found = json.loads(Path("found/find_clip.json").read_text())
+    assert len(found["trials"]) == 4
+    assert found["trials"][0]["choice"] == {"epsilon": None, "rate": 1.0, "why": "off"}
+    assert {"all", "text", "rest"} == set(found["quantiles"])
+    assert Path("found/find_clip.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(Path("found").glob(".*"))
+    assert not Path("runs").exists()
+
+    # What was chosen is a config that `fit` takes, and it is what was chosen.
+    chosen = found["chosen"]
+    config = parsed(["fit", "--config", "found/config.yaml"])
+    rule = module(config)["clip_rule"]
+    epsilon = chosen["choice"]["epsilon"]
+    assert (rule is None) == (epsilon is None)
+    if rule is not None:
+        assert rule["init_args"]["epsilon"] == pytest.approx(epsilon, rel=1e-3)
+    assert module(config)["optimizer"]["init_args"]["lr"] == pytest.approx(chosen["learning_rate"], rel=1e-3)
+    assert project.run("fit", "--config", "found/config.yaml", "--trainer.max_epochs", "1") == 0, project.err
+
+
+def test_the_same_search_gives_the_same_numbers(project: Project) -> None:
+    for out in ("one", "two"):
+        assert project.run(*FIND, "--trials", "1", "--steps", "3", "--out", out) == 0, project.err
+    one, two = (json.loads(Path(f"{out}/find_clip.json").read_text()) for out in ("one", "two"))
+    for found in (one, two):
+        for trial in (*found["trials"], found["chosen"]):
+            trial.pop("seconds")
+    assert one == two
+
+
+def test_the_range_of_features(project: Project) -> None:
+    assert project.run(*FIND, "--feature", "--trials", "1", "--steps", "3", "--out", "out") == 0, project.err
+    assert "Quantiles of |x|" in project.out
+    assert "feature_clip" in project.out.partition("To use it:")[2]
+    assert json.loads(Path("out/find_clip.json").read_text())["what"] == "|x|"
+
+
+def full_config(project: Project) -> dict[str, Any]:
+    return parsed(["fit", "--config", "small.yaml"])
+
+
+@pytest.mark.parametrize("place", [GradientRange(), FeatureRange()])
+def test_chosen_lines_change_just_that(project: Project, place: Place) -> None:
+    before = full_config(project)
+    Path("lines.yaml").write_text(chosen_lines(before, made_result(), place))
+    after = parsed(["fit", "--config", "small.yaml", "--config", "lines.yaml"])
+    spec = place.spec(1e-3)
+    assert spec is not None
+    found: Any = after
+    for key in place.keys:
+        found = found[key]
+    assert found["class_path"] == spec["class_path"]
+    assert found["init_args"]["epsilon"] == 1e-3
+    assert module(after)["optimizer"]["init_args"]["lr"] == 0.04
+    put(after, place.keys, None)
+    put(after, rate_keys(after), 0.01)
+    assert after == before
+    Path("whole.yaml").write_text(with_choice(before, made_result(), place))
+    whole = parsed(["fit", "--config", "whole.yaml"])
+    put(whole, place.keys, None)
+    put(whole, rate_keys(whole), 0.01)
+    assert whole == before
+
+
+def test_ranges_of_modalities_are_suggested_as_lines_that_are_not_used() -> None:
+    alike = chosen_lines(small_config(), made_result(apart=2.0), GradientRange())
+    assert "PerModality" not in alike
+    text = chosen_lines(small_config(), made_result(apart=100.0), GradientRange())
+    assert yaml.safe_load(text) == yaml.safe_load(alike)
+    told = yaml.safe_load("".join(line[2:] + "\n" for line in text.splitlines() if line.startswith("# ")
+                                  and "Modalities differ" not in line))  # fmt: skip
+    rules = told["model"]["init_args"]["clip_rule"]["init_args"]["rules"]
+    assert rules["image"]["init_args"]["epsilon"] == pytest.approx(
+        100 * rules["text"]["init_args"]["epsilon"], rel=1e-3
+    )
+
+
+def test_a_grouped_optimizer_keeps_its_rate_inside() -> None:
+    config = small_config()
+    inner = module(config)["optimizer"]
+    module(config)["optimizer"] = {
+        "class_path": "lightning_distill.optimization.GroupedOptimizer",
+        "init_args": {"optimizer": inner},
+    }
+    whole = yaml.safe_load(with_choice(config, made_result(), GradientRange()))
+    assert module(whole)["optimizer"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.04
+    assert inner["init_args"]["lr"] == 0.01
+
+
+def test_an_optimizer_that_is_not_written_out_gets_its_rate() -> None:
+    config = small_config()
+    del module(config)["optimizer"]
+    whole = yaml.safe_load(with_choice(config, made_result(), GradientRange()))
+    assert module(whole)["optimizer"] == {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.04}}
+
+
+# -- what is told -------------------------------------------------------------------------------------------
+
+
+def test_ties_edges_and_stops_are_told() -> None:
+    told = list(remarks(made_result()))
+    assert any(line.startswith("any range from 0.0001 to 0.001 gives the same") for line in told)
+    assert any("the highest that trained" in line for line in told)
+    assert any("step 3: nan" in line for line in told)
+    assert "no range did better than no clip at all" in list(remarks(made_result(chosen=0)))
+    assert any("no training ended well" in line for line in remarks(made_result(chosen=3)))
+
+
+def test_the_picture_has_a_line_a_rate_and_a_shade_a_plateau() -> None:
+    figure = draw_picture(made_result(), GradientRange())
+    axes = figure.axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["lr 0.01", "lr 0.04", "lr 0.04, stopped", "chosen"]
+    assert len(axes.patches) == 1
+    assert axes.get_xscale() == "log"
+
+
+# -- W&B and Optuna -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [GradientRange(), FeatureRange()])
+def test_a_sweep_calls_fit_with_words_that_it_takes(project: Project, place: Place) -> None:
+    agent = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    config = full_config(project)
+    sweep = yaml.safe_load(sweep_file(config, ["small.yaml"], made_result(), place, 7))
+    assert sweep["method"] == "grid"
+    assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
+    assert all(set(parameter) == {"values"} for parameter in sweep["parameters"].values())
+    for at in (0, -1):
+        wanted = {name: parameter["values"][at] for name, parameter in sweep["parameters"].items()}
+        flags = agent.create_sweep_command_args({"args": {name: {"value": v} for name, v in wanted.items()}})
+        flags["program"] = [sweep["program"]]
+        words: list[str] = []
+        for word in agent.create_sweep_command(sweep["command"]):
+            words += flags[word[2:-1]] if word.startswith("${") else [word]
+        assert words[:2] == ["lightning-distill", "fit"]
+        made = parsed(words[1:])
+        clip: Any = made
+        for key in place.keys:
+            clip = clip[key]
+        found = [clip["init_args"]["epsilon"], module(made)["optimizer"]["init_args"]["lr"]]
+        assert found == list(wanted.values())
+        assert made["trainer"]["max_steps"] == 7
+
+
+def test_an_optuna_study_goes_on_where_it_stopped(project: Project) -> None:
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("sqlalchemy")
+    words = (*FIND, "--steps", "3", "--learning-rates", "--optuna", "kept/study.db")
+    assert project.run(*words, "--trials", "2") == 0, project.err
+    first = optuna.load_study(study_name="find-clip", storage="sqlite:///kept/study.db").trials
+    finished = [t for t in first if t.state.is_finished()]
+    assert len(finished) == 2
+    assert all(t.params["clip"] and t.params["rate"] == 1.0 for t in finished)
+    assert project.run(*words, "--trials", "7", "--out", "out") == 0, project.err
+    later = optuna.load_study(study_name="find-clip", storage="sqlite:///kept/study.db").trials
+    finished_later = [t for t in later if t.state.is_finished()]
+    assert len(finished_later) == 7
+    assert [t.params for t in finished_later[:2]] == [t.params for t in finished]
+    assert project.out.count(", lr ") == 6
+    assert len(json.loads(Path("out/find_clip.json").read_text())["trials"]) == 8
+
+
+def test_without_optuna_it_says_how_to_get_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "find_spec", lambda name: None)
+    assert "lightning-distill[optuna]" in project.fails(*FIND, "--optuna", "study.db")
+
+
+# -- what is refused or left out ----------------------------------------------------------------------------
+
+
+def test_wrong_words_are_refused(project: Project) -> None:
+    assert "--trials 0" in project.fails(*FIND, "--trials", "0")
+    assert "--steps -1" in project.fails(*FIND, "--steps", "-1")
+    assert "trialz" in project.fails(*FIND, "--trialz", "1")
+    assert "val/recal" in project.fails(*FIND, "--steps", "2", "--checkpoint.monitor", "val/recal")
+
+
+def test_what_takes_no_part_is_told(project: Project) -> None:
+    config = full_config(project)
+    assert left_out(config) == []
+    config["trainer"] |= {"callbacks": [{}], "devices": 4, "gradient_clip_val": 1.0}
+    assert len(left_out(config)) == 3
+
+
+def test_the_finder_does_what_the_config_says(project: Project) -> None:
+    config = full_config(project)
+    config["trainer"] |= {"accumulate_grad_batches": 2, "devices": 4}
+    config["seed_everything"] = 17
+    finder = finder_of(config, Options(steps=5))
+    assert finder.trainer["accumulate_grad_batches"] == 2
+    assert (finder.trainer["max_steps"], finder.trainer["max_epochs"]) == (5, -1)
+    assert (finder.trainer["devices"], finder.seed, finder.trainer["logger"]) == (1, 17, False)
+    assert finder.goal == Goal("val/accuracy", "max")
+    assert finder_of(config, Options()).trainer["max_epochs"] == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -67,6 +67,7 @@ def begin(folder: Path, store: Path) -> None:
     torch.set_num_threads(1)
     _POOLS.update(read_pools(folder, store))
     rows_of.cache_clear()
+    cases_of.cache_clear()
 
 
 @lru_cache(maxsize=8)
@@ -74,6 +75,12 @@ def rows_of(seed: int, split: str, condition: str = "clean") -> Rows:
     """Triples; training ones as the condition has it."""
     rows = pair(_POOLS, seed, split)
     return faults.broken(rows, seed) if condition == "broken" else rows
+
+
+@lru_cache(maxsize=4)
+def cases_of(seed: int, split: str) -> Mapping[str, Rows]:
+    """Name of a fault -> rows with it."""
+    return faults.conditions(rows_of(seed, split), seed)
 
 
 def run(job: Job, steps: int) -> dict[str, Any]:
@@ -86,8 +93,8 @@ def run(job: Job, steps: int) -> dict[str, Any]:
     trained = train(*_data(job), job.modalities, recipe, parts)
     measured = {"val": {}, "test": {}}
     for split in measured if job.tested else ("val",):
-        rows = rows_of(job.seed, split)
-        cases = faults.conditions(rows, job.seed) if job.part == "features" else {"clean": rows}
+        features = job.part == "features"
+        cases = cases_of(job.seed, split) if features else {"clean": rows_of(job.seed, split)}
         measured[split] = {name: accuracy(answers(trained.model, x), x) for name, x in cases.items()}
     val = rows_of(job.seed, "val")
     return {

@@ -147,7 +147,9 @@ class Study:
             ranked.sort(key=lambda found: found[0], reverse=True)
             kept = [f for i, f in enumerate(ranked) if i < FINALISTS or f[1].name in BASELINES]
             for _, row, one, each in kept:
-                rows += [(row, condition, "one for all rates", one), (row, condition, "one a rate", each)]
+                rows.append((row, condition, "one for all rates", one))
+                if row.what:
+                    rows.append((row, condition, "one a rate", each))
         jobs = [replace(j, seed=s, tested=True) for *_, js in rows for j in js for s in self.plan.seeds]
         self.runner.all(jobs, "sweep, seeds")
         return [

@@ -15,7 +15,7 @@ from lightning_distill.gradient_balancing import GradientBalancer, StudentView
 
 DECADES: Final = (1e-3, 1e-2, 1e-1, 1.0)
 SMALL: Final = (1e-5, 1e-4, 1e-3, 1e-2)
-IN_UNITS: Final = (0.1, 0.3, 1.0, 3.0)
+IN_UNITS: Final = (0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ RULES: Final = (
     _rule("value", "ValueClip", SMALL, "epsilon"),
     _in_units("value, in deviations", "StandardDeviation"),
     _in_units("value, in quantiles", "Quantile"),
-    _rule("target fraction", "TargetFractionClip", (0.01, 0.05, 0.2, 0.5), "share"),
+    _rule("target fraction", "TargetFractionClip", (0.01, 0.1, 0.4, 0.8), "share"),
     _rule("tensor norm", "TensorNormClip", DECADES, "max_norm"),
     _rule("block RMS", "BlockRMSClip", SMALL, "threshold"),
     _rule("adaptive (AGC)", "AdaptiveClip", (1e-3, 3e-3, 1e-2, 1e-1), "factor"),

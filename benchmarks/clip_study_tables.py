@@ -38,9 +38,10 @@ def about(report: Found) -> str:
     sizes = ", ".join(f"{n:,} {split}" for split, n in report["rows_of_data"].items())
     seeds = ", ".join(map(str, report["seeds"]))
     lines = [
-        f"Seeds {seeds}, chosen on seed {report['screen_seed']}; {report['steps']} steps a training; triples: "
-        f"{sizes}. Test accuracy in %, mean ± standard error; differences are paired by seed. **Bold**: told "
-        "from 0 by Student's t at 95 %, one test at a time: of twenty rows that do nothing one is bold."
+        f"Seeds {seeds}, chosen on seed {report['screen_seed']}; {report['steps']} steps a training; "
+        f"triples: {sizes}. Test accuracy in %, mean ± standard error; differences are paired by seed. "
+        "**Bold**: told from 0 by Student's t at 95 %, one test at a time: of twenty rows "
+        "that do nothing one is bold."
     ]
     if report["missing"]:
         lines.append(f"Left out, not in this version: {', '.join(report['missing'])}.")

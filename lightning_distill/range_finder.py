@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_distill.errors import ConfigError, NonFiniteError
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import GroupedOptimizer
+from lightning_distill.range_best import BestValue
 from lightning_distill.range_places import ALL, GradientRange, Place
 from lightning_distill.range_quantiles import QuantileRecorder, Quantiles
 from lightning_distill.range_search import JointSearch, Ladder, RangeSearch, Search
@@ -68,7 +68,8 @@ class ClipRangeFinder:
     Args:
         make_module: Makes the module to train, each time anew.
         data: What it is trained on.
-        trainer: Arguments of `Trainer`, among them the length of a training.
+        trainer: Arguments of `Trainer`, among them the length of a training; loggers and callbacks are left
+            out.
         place: Which range to look for.
         rates: Look for the learning rate too.
         trials: Trainings after the first, at most.
@@ -135,7 +136,7 @@ class ClipRangeFinder:
         else:
             self.place.watch(module, recorder)
         goal = self.settled_goal(module)
-        best, stopped = _Best(goal), ""
+        best, stopped = BestValue(goal), ""
         trainer = Trainer(**{**self.trainer, "callbacks": [best]})
         seed_everything(self.seed, workers=True, verbose=False)
         try:
@@ -201,32 +202,6 @@ class ClipRangeFinder:
             return optimizer
 
         return make
-
-
-class _Best(Callback):
-    """Keeps the best value of a metric, and the loss beside it."""
-
-    def __init__(self, goal: Goal) -> None:
-        self.goal, self.step = goal, -1
-        self.found: tuple[float | None, float | None] = (None, None)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare."""
-        self.step = trainer.global_step
-        told = trainer.callback_metrics
-        if self.goal.monitor not in told:
-            raise ConfigError(
-                where="ClipRangeFinder.goal",
-                found=f"{self.goal.monitor}, which nobody logs",
-                expected=f"one of {', '.join(sorted(n for n in told if n.startswith('val/')))}",
-                fix="name another, or give the data a validation split",
-            )
-        value, loss = told[self.goal.monitor], told.get("val/task")
-        if not torch.isfinite(value):
-            return
-        now = float(value), None if loss is None or not torch.isfinite(loss) else float(loss)
-        trials = [Trial(Choice(), 0.0, *pair) for pair in (self.found, now)]
-        self.found = now if self.goal.score(trials[1]) > self.goal.score(trials[0]) else self.found
 
 
 def _tell(report: Callable[[Trial], None] | None, done: list[Trial]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ needs_data = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # the script sets them; they end with the test
-    yield
 
 
 def some_rows(count: int = 1000, width: int = 40) -> Any:
@@ -81,7 +79,8 @@ def test_conditions_are_one_fault_at_a_time() -> None:
 
     rows = some_rows(20)
     found = conditions(rows, 0)
-    assert list(found)[0] == "clean" and len(found) == 7
+    assert next(iter(found)) == "clean"
+    assert len(found) == 7
     assert not found["zeroed text"].x["text"].any()
     for name, faulty in found.items():
         assert sum(not torch.equal(faulty.x[m], rows.x[m]) for m in rows.x) == (name != "clean")
@@ -192,10 +191,14 @@ def test_a_quick_run_goes_on_after_a_cut_and_writes_its_page(
     again = json.loads(out.read_text())
     for part in ("rules", "sweep", "features", "joint"):
         assert again[part] == report[part]
-    page.write_text(f"# Mine\n\n{clip_study.tables.BEGIN}\nold\n{clip_study.tables.END}\n\nfindings\n")
+    page.write_text(
+        f"# Mine\n\n{clip_study.tables.BEGIN}\nbefore this\n{clip_study.tables.END}\n\nfindings\n"
+    )
     assert clip_study.main(["--report", str(out), "--page", str(page)]) == 0
     text = page.read_text()
-    assert text.startswith("# Mine") and text.endswith("findings\n") and "old" not in text
+    assert text.startswith("# Mine")
+    assert text.endswith("findings\n")
+    assert "before this" not in text
     assert text.count("\n## ") == 7
     assert {row["test"]["n"] for row in report["rules"]} == {1}
 

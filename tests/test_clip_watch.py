@@ -222,3 +222,17 @@ def test_values_may_be_of_any_floating_type() -> None:
         return watch.look(values, step, sgd())
 
     assert [len(look(step, dtype)) for step, dtype in enumerate(dtypes)] == [0, 0, 0, 1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_values_are_read_one_look_later_and_never_waited_for() -> None:
+    watch = ClipWatch(30)
+    shares = [torch.tensor(0.9, device="cuda") for _ in range(6)]
+    watch.look({"saturated_share": shares[0]}, 0, sgd())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        told = [watch.look({"saturated_share": s}, 10 * i, sgd()) for i, s in enumerate(shares) if i]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [len(lines) for lines in told] == [0, 0, 0, 1, 0]
+    assert "30 steps" in told[3][0]

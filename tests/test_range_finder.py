@@ -213,6 +213,17 @@ def test_where_nothing_trains_a_joint_search_goes_far_down() -> None:
     assert GOAL.best(done).value == 0.9
 
 
+@given(st.integers(2, 8), st.randoms(use_true_random=False))
+def test_under_sgd_the_step_of_a_clipped_entry_stays_when_the_range_changes(trials: int, random: Any) -> None:
+    done = climbed(SGD, lambda epsilon, rate: 0.1 + random.random() if epsilon else 0.0, trials)
+    for i in range(2, len(done)):
+        best, new = GOAL.best(done[:i]).choice, done[i].choice
+        assert best.epsilon is not None
+        assert new.epsilon is not None
+        same_range, same_step = new.epsilon == best.epsilon, new.rate * new.epsilon / best.epsilon
+        assert same_range or same_step == pytest.approx(best.rate)
+
+
 @given(st.integers(1, 8), st.sampled_from([ADAM, SGD]), st.randoms(use_true_random=False))
 def test_a_joint_search_never_repeats_itself(trials: int, optimizer: dict[str, Any], random: Any) -> None:
     done = climbed(optimizer, lambda epsilon, rate: random.choice([None, random.random()]), trials)
@@ -373,6 +384,13 @@ def test_no_trial_and_no_length_are_refused() -> None:
 def test_a_metric_nobody_logs_is_named() -> None:
     with pytest.raises(ConfigError, match=r"val/recall, which nobody logs.*val/accuracy"):
         make_finder(goal=Goal("val/recall", "max")).run()
+
+
+def test_a_training_without_validation_is_refused() -> None:
+    finder = make_finder()
+    finder.trainer["limit_val_batches"] = 0
+    with pytest.raises(ConfigError, match="a training without validation"):
+        finder.run()
 
 
 def test_a_training_without_a_finite_gradient_is_refused() -> None:

@@ -181,6 +181,15 @@ def test_a_transposed_weight_is_sampled_as_the_weight_itself() -> None:
     assert observe({"w": weight.clone()}, clamp) == observe({"w": weight.clone().t()}, clamp)
 
 
+def test_a_part_of_a_larger_memory_is_read_alone() -> None:
+    """As gradients that are views of a bucket."""
+    bucket = torch.zeros(3, 20_000)
+    bucket[1] = 1.0
+    found = observe({"a": bucket[1]}, lambda g: g.mul_(0.5))
+    assert found["norm_before/other"] == pytest.approx(20_000**0.5)
+    assert found["norm_after/other"] == pytest.approx(0.5 * 20_000**0.5)
+
+
 def test_a_gradient_of_gaps_is_seen_after_it_was_edited() -> None:
     grads = {"a": torch.ones(80, 120)[:, ::2]}
     found = observe(grads, lambda g: g.mul_(0.5))
@@ -316,3 +325,29 @@ def test_parts_of_split_tensors_are_put_together(monkeypatch: pytest.MonkeyPatch
     first = run(halves[1], asked[0])
     assert len(asked) == 2
     assert first == pytest.approx(reference(whole, clamp), rel=1e-5)
+
+
+def test_empty_tensors_alone_give_numbers() -> None:
+    found = observe({"head.weight": torch.randn(0, 3)}, clamp)
+    assert found["norm_before/head"] == found["clipped_share/head"] == 0
+    assert found["cosine/head"] == 1
+    assert np.isfinite(list(found.values())).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_told_the_same_and_never_waited_for() -> None:
+    telemetry = GradientTelemetry()
+    on_gpu = {name: grad.cuda() for name, grad in large().items()}
+    observe(on_gpu, lambda g: g, telemetry)
+    gradients = as_gradients(on_gpu, step=1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        telemetry.before(gradients)
+        for grad in gradients.local:
+            clamp(grad)
+        values = telemetry.after()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert {value.device.type for value in values.values()} == {"cuda"}
+    found = {name: value.item() for name, value in values.items()}
+    assert found == pytest.approx(observe(large(), clamp, step=1), rel=1e-4, abs=1e-5)

@@ -6,7 +6,7 @@ from lightning_distill.clipping.auto_clip import AutoClip
 from lightning_distill.clipping.base import ClipReport, ClipRule
 from lightning_distill.clipping.block_rms import BlockRMSClip
 from lightning_distill.clipping.chain import ClipChain
-from lightning_distill.clipping.history import RuleByTensor
+from lightning_distill.clipping.history_base import RuleByTensor
 from lightning_distill.clipping.non_finite import (
     NonFiniteGuard,
     PropagateNonFinite,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_distill.clipping.base import ClipReport
-from lightning_distill.clipping.history import RuleByTensor
+from lightning_distill.clipping.history_base import RuleByTensor
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.gradients import Gradients, Parameters, gradients_of
+from lightning_distill.history import History
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ClipReport:
     skip: Tensor | None = None
 
 
-class ClipRule(nn.Module, ABC):
+class ClipRule(History, ABC):
     """Edits `.grad` in place.
 
         rule = ValueClip(0.01)
@@ -88,11 +89,3 @@ class ClipRule(nn.Module, ABC):
         Args:
             gradients: At least one. Only `local` is edited.
         """
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClipRule:
-        """Move history to another device, but never to another precision."""
-        super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer is not None and buffer.is_floating_point() and buffer.dtype != torch.float32:
-                self._buffers[name] = buffer.float()
-        return self

@@ -201,7 +201,7 @@ def _non_finite(gradients: Gradients) -> Tensor:
     if gradients.device.type != "cpu":
         largest = torch._foreach_norm([_filled(grad) for grad in gradients.local], math.inf)
         flags = ~torch.stack([x.to(gradients.device) for x in largest]).isfinite()
-    elif not gradients.splits and _norms_are_finite(gradients):
+    elif not gradients.splits and all(_is_surely_finite(grad) for grad in gradients.local):
         return torch.zeros(len(gradients), dtype=torch.bool)
     else:
         flags = torch.stack(
@@ -210,10 +210,11 @@ def _non_finite(gradients: Gradients) -> Tensor:
     return gradients.total(flags.float(), largest=True) > 0
 
 
-def _norms_are_finite(gradients: Gradients) -> bool:
-    """A quick look: a finite norm has finite entries only; one that is not can come from large ones."""
-    norms = [torch.linalg.vector_norm(grad).double() for grad in gradients.local]
-    return bool(torch.stack(norms).isfinite().all())
+def _is_surely_finite(grad: Tensor) -> bool:
+    """A quick look: a finite sum of squares has finite entries; one that is not can come from large ones."""
+    if grad.is_contiguous() and grad.dtype in (torch.float32, torch.float64):
+        return math.isfinite(torch.dot(grad.view(-1), grad.view(-1)).item())
+    return math.isfinite(torch.linalg.vector_norm(grad).item())
 
 
 def _filled(grad: Tensor) -> Tensor:

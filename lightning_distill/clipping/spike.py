@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lightning_distill.clipping.base import ClipReport
-from lightning_distill.clipping.history import RuleByTensor
+from lightning_distill.clipping.history_base import RuleByTensor
 from lightning_distill.errors import CheckpointError, ConfigError
 from lightning_distill.gradients import Gradients
 
@@ -73,7 +72,7 @@ class SpikeClip(RuleByTensor):
             here = finite.to(grad.device)
             # In place throughout: on the CPU, new memory costs more than what is done in it.
             bound = (square * self.theta).sqrt_()
-            functional.threshold_(bound, 0.0, math.inf)
+            torch.threshold_(bound, 0.0, math.inf)
             bound.masked_fill_(~here | warming.to(grad.device), math.inf)
             torch.minimum(grad, bound, out=grad)
             torch.maximum(grad, bound.neg_(), out=grad)

@@ -27,8 +27,8 @@ class ZClip(ClipRule):
         variance <- alpha * variance + (1 - alpha) * (n* - mean)^2, with the new mean
 
     The farther out a spike, the closer to the mean it is brought. So a lasting jump of the norms is held
-    down as a spike is, and the mean rises very slowly. The first `warmup` norms pass and give the first mean
-    and variance; among them, what is above 10 times their median counts as 10 times the median.
+    down like a spike, for good. The first `warmup` norms pass and give the first mean and variance; among
+    them, what is above 10 times their median counts as 10 times the median.
 
     A step whose norm is 0 or not finite passes as it is and does not enter.
 

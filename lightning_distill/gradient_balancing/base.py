@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
+from lightning_distill.history import History
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class GradientBalancer(nn.Module, ABC):
     reads_validation: ClassVar[bool] = False
     """Whether `terms` is to be called in validation too (then `self.training` is False)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def terms(self, weighted: Mapping[str, Tensor], view: StudentView) -> dict[str, Tensor]:
         """What is trained on.
 
@@ -97,7 +101,7 @@ class GradientBalancer(nn.Module, ABC):
         """
 
 
-class Memory(nn.Module):
+class Memory(History):
     """Tensors by name, made when they are first asked for: which modalities there are is known late.
 
     They are buffers, and so reach the checkpoint; loading makes those that are not there yet. They are
@@ -110,6 +114,9 @@ class Memory(nn.Module):
     >>> second.load_state_dict(first.state_dict())
     <All keys matched successfully>
     """
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def at(self, name: str, like: Tensor) -> Tensor:
         """The tensor of that name, to be changed in place.
@@ -140,13 +147,6 @@ class Memory(nn.Module):
             if key.startswith(prefix) and "." not in name and name not in self._buffers:
                 self.register_buffer(name, torch.zeros_like(value))
         super()._load_from_state_dict(state_dict, prefix, *others)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Memory:
-        super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer is not None and buffer.dtype != torch.float32:
-                self._buffers[name] = buffer.float()
-        return self
 
 
 def two_or_more(view: StudentView, where: str) -> tuple[str, ...]:

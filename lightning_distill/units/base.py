@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from lightning_distill.history import History
 
 Total = Callable[[Tensor], Tensor]
 """Adds up, entry by entry, what several processes found on their parts of split tensors."""
 
 
-class Unit(nn.Module, ABC):
+class Unit(History, ABC):
     """Measures tensors, so that a range need not be given in their own, unknown, size.
 
     History, where a unit has one, lives in buffers and so in checkpoints; it is float32 whatever the model
@@ -30,13 +32,3 @@ class Unit(nn.Module, ABC):
         Returns:
             0-d float32 tensor on the tensors' device, positive and finite; found without synchronisation.
         """
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Unit:
-        """Move history to another device, but never to another precision."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            now = self._buffers[name]
-            if old is not None and now is not None and now.dtype != old.dtype:
-                self._buffers[name] = old.to(now.device)
-        return self

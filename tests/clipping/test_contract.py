@@ -206,3 +206,26 @@ def test_unusual_gradients_are_refused_by_name(cls: Any, kind: str, grad: Tensor
     weight.grad = grad
     with pytest.raises(ConfigError, match=f"gradient of 'encoders.a.table': found a {kind} gradient"):
         build(cls).clip({"encoders.a.table": weight})
+
+
+@RULES
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_accelerator_is_not_asked_and_does_the_same(cls: Any) -> None:
+    rule, other = build(cls).cuda(), build(cls)
+    for step in range(STEPS):
+        ours = parameters(scale=1.0 + step)
+        theirs = {name: nn.Parameter(p.detach().cuda()) for name, p in ours.items()}
+        for name, parameter in ours.items():
+            theirs[name].grad = None if parameter.grad is None else parameter.grad.cuda()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            report = rule.clip(theirs, step=step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        expected = other.clip(ours, step=step)
+        for mine, found in zip(grads(ours), grads(theirs), strict=True):
+            torch.testing.assert_close(found.cpu(), mine)
+        assert set(report.values) == set(expected.values)
+        for name, value in expected.values.items():
+            assert report.values[name].is_cuda
+            torch.testing.assert_close(report.values[name].cpu(), value)

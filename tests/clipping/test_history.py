@@ -138,7 +138,6 @@ def test_history_is_float32_whatever_the_model_is(make: Rule, dtype: torch.dtype
     assert all(b.dtype == torch.float32 for b in floats)
 
 
-@pytest.mark.xfail(reason="ClipRule._apply rounds to the new precision and back", strict=True)
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_change_of_the_model_s_precision_does_not_round_history(make: Rule, dtype: torch.dtype) -> None:

@@ -63,7 +63,9 @@ class _Watched(ClipRule):
             grad.clamp_(-1, 1)
             if grad.numel():
                 self.largest.copy_(torch.maximum(self.largest, grad.abs().amax()))
-        return ClipReport({"largest": self.largest.clone()}, torch.tensor(self.calls == 3))
+        return ClipReport(
+            {"largest": self.largest.clone()}, torch.tensor(self.calls == 3, device=gradients.device)
+        )
 
 
 @GUARDS
@@ -203,3 +205,33 @@ def test_a_guard_is_a_rule_with_a_rule_in_it() -> None:
     guard = SkipNonFinite(TargetFractionClip())
     assert isinstance(guard, NonFiniteGuard)
     assert set(guard.state_dict()) == {"rule.log_epsilon", "rule.begun"}
+
+
+@GUARDS
+@BAD
+@DTYPES
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_an_accelerator(guard: type[Any], bad: float, dtype: torch.dtype) -> None:
+    """The step is reported, history stays, and who raises does so when the news has arrived."""
+    rule, given = _Watched().cuda(), named(dtype)
+    made = {name: nn.Parameter(parameter.detach().cuda()) for name, parameter in given.items()}
+    for parameter in made.values():
+        parameter.grad = torch.randn_like(parameter)
+    grad = made["layer4"].grad
+    assert grad is not None
+    grad[1, 2, 3] = bad
+    before, guarded = grads(made), guard(rule)
+    report = guarded.clip(made, step=1)
+    assert rule.largest == 0
+    if guard is PropagateNonFinite:
+        assert same(grads(made), before)
+    else:
+        assert report.skip is not None
+        assert report.skip.is_cuda
+        assert report.skip
+    torch.cuda.synchronize()
+    grad.zero_()
+    if guard is RaiseNonFinite:
+        with pytest.raises(NonFiniteError, match="step 1: found 'layer4'; "):
+            guarded.clip(made, step=2)
+    assert not guarded.clip(made, step=3).skip

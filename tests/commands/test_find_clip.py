@@ -212,6 +212,8 @@ def test_an_optuna_study_goes_on_where_it_stopped(project: Project) -> None:
     assert project.out.count(", lr ") == 6
     assert len(json.loads(Path("out/find_clip.json").read_text())["trials"]) == 8
 
+    assert "a study of" in project.fails(*words, "--feature")
+
 
 def test_without_optuna_it_says_how_to_get_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "find_spec", lambda name: None)

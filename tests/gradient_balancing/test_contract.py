@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import seed_everything
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradient_balancing import Memory
 from lightning_distill.structures import UNLABELLED
-from tests.builders import same_bits
+from tests.builders import Notebook, make_data, make_trainer, same_bits, weights_of
 from tests.gradient_balancing.parts import (
     CLASSES,
     ROWS,
@@ -24,6 +27,8 @@ from tests.gradient_balancing.parts import (
     view_of,
 )
 from tests.gradient_balancing.two_ranks import main, steps
+from tests.module.clip_cases import make_student
+from tests.module.parts import make_module
 from tests.processes import needs_fork, run_apart
 from tests.shelves import build, concrete
 
@@ -172,6 +177,51 @@ def test_nothing_that_is_not_finite_is_remembered(cls: Any) -> None:
     balancer = build(cls)
     run(balancer, student, broken, target)
     assert all(value.isfinite().all() for value in balancer.state_dict().values())
+
+
+class _NoValues(TorchDispatchMode):
+    """Refuses what makes the host wait for an accelerator.
+
+    What `Gradients` does by itself on the CPU, to save a pass, is not the balancer's doing.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        waits = ("_local_scalar_dense", "aten.equal", "aten.nonzero", "masked_select")
+        files = [Path(frame.filename).name for frame in traceback.extract_stack(limit=12)]
+        own = "gradients.py" not in files
+        assert not (own and any(word in name for word in waits)), f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@EVERY
+def test_the_host_never_waits_for_the_device(cls: Any) -> None:
+    student, inputs, target = batch()
+    with _NoValues():
+        run(build(cls), student, inputs, target)
+    with pytest.raises(AssertionError, match="waits for the device"), _NoValues():
+        target.sum().item()
+
+
+def fit(cls: Any, folder: Path, epochs: int, resume: Path | None = None) -> tuple[Any, Notebook]:
+    seed_everything(3, verbose=False)
+    module, notebook = make_module(student=make_student(), gradient_balancer=build(cls)), Notebook()
+    trainer = make_trainer(folder, max_epochs=epochs, logger=notebook)
+    trainer.fit(module, make_data(), ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return module, notebook
+
+
+@EVERY
+def test_trains_and_goes_on_where_it_was(cls: Any, tmp_path: Path) -> None:
+    """In the training module: what is remembered is in the checkpoint, and what is done is logged."""
+    fit(cls, tmp_path, 2)
+    resumed, _ = fit(cls, tmp_path, 4, tmp_path / "2.ckpt")
+    whole, notebook = fit(cls, tmp_path, 4)
+    expected = weights_of(whole)
+    assert all(same_bits(tensor, expected[name]) for name, tensor in weights_of(resumed).items())
+    logged = {name for _, row in notebook.rows for name in row}
+    assert any(name.startswith(("balance/", "train/unimodal", "train/prototype")) for name in logged), logged
 
 
 @needs_fork

@@ -29,8 +29,8 @@ def paper(g_m: Any, g_u: Any, gamma: float) -> Any:
     """The shortest convex combination by search over a grid, then its length."""
     if g_m @ g_u >= 0:
         return gamma * (g_m + g_u)
-    shares = np.linspace(0, 1, 200_001)[:, None]
-    lengths = ((shares * g_m + (1 - shares) * g_u) ** 2).sum(axis=1)
+    shares, (mm, mu, uu) = np.linspace(0, 1, 1_000_001), (g_m @ g_m, g_m @ g_u, g_u @ g_u)
+    lengths = shares**2 * mm + 2 * shares * (1 - shares) * mu + (1 - shares) ** 2 * uu
     share = shares[lengths.argmin()]
     h = 2 * share * g_m + 2 * (1 - share) * g_u
     return gamma * h * max(1.0, np.linalg.norm(g_m + g_u) / np.linalg.norm(h))
@@ -120,7 +120,7 @@ def test_joins_the_gradients_of_each_encoder_as_a_whole() -> None:
             g_m, g_u = flat("task") + flat("kd"), flat(f"unimodal/{m}")
             after = torch.cat([done.after[n].flatten() for n in names]).numpy()
             expected = paper(g_m, g_u, 1.5)
-            np.testing.assert_allclose(after, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+            np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
             cosine = g_m @ g_u / np.linalg.norm(g_m) / np.linalg.norm(g_u)
             assert done.told[f"cosine/{m}"].item() == pytest.approx(cosine, abs=1e-9)
             met.add(bool(cosine < 0))

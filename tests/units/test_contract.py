@@ -126,3 +126,18 @@ def test_under_inference_mode_and_back(cls: Any) -> None:
         assert unit([x.clone()], fresh=False).item() == pytest.approx(expected)
         unit([x.clone()])
     assert unit([x]).item() == pytest.approx(expected, rel=1e-5)
+
+
+@UNITS
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_accelerator_is_not_asked_and_says_the_same(cls: Any) -> None:
+    unit, other = build(cls).cuda(), build(cls)
+    for i in range(3):
+        x = [(i + 1) * torch.randn(300, 400), torch.randn(7)]
+        there = [tensor.cuda() for tensor in x]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = unit(there, total=lambda values: values)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert found.item() == pytest.approx(other(x).item(), rel=1e-5)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import optuna
 
 _CLIP, _RANGE, _RATE = "clip", "epsilon", "rate"
+_LEARNING_RATE, _LOSS, _STOPPED = "learning_rate", "loss", "stopped"
 
 
 def run_study(
@@ -60,29 +61,59 @@ def run_study(
         sampler=optuna.samplers.TPESampler(seed=finder.seed),
         load_if_exists=True,
     )
-    for rung in (ladder.rungs[min(ladder.first, len(ladder.rungs) - 1)], *ladder.rungs):
-        study.enqueue_trial(
-            {_CLIP: True, _RANGE: rung.epsilon, **({_RATE: 1.0} if finder.rates else {})},
-            skip_if_exists=True,
-        )
+    _begin(study, finder, ladder, file)
     bounds = _bounds(ladder, quantiles[ALL].at(1.0))
 
-    def objective(trial: optuna.Trial) -> float:
+    finished = [t for t in study.trials if t.state.is_finished()]
+    objective = _objective(finder, bounds, report)
+    study.optimize(objective, n_trials=max(0, finder.trials - len(finished)))
+    done += [_trial(t, done[0].learning_rate) for t in study.trials if t.state.is_finished()]
+    found = tuple(plateaus(done, goal))
+    return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
+
+
+def _objective(
+    finder: ClipRangeFinder, bounds: tuple[float, float], report: Callable[[Trial], None] | None
+) -> Callable[[optuna.Trial], float]:
+    """One training with what Optuna suggests; pruned where it stops."""
+    import optuna
+
+    def train(trial: optuna.Trial) -> float:
         made = finder.trial(_suggested(trial, bounds, finder.rates))
-        trial.set_user_attr("learning_rate", made.learning_rate)
-        trial.set_user_attr("loss", made.loss)
-        trial.set_user_attr("stopped", made.stopped)
+        for name in (_LEARNING_RATE, _LOSS, _STOPPED):
+            trial.set_user_attr(name, getattr(made, name))
         if report is not None:
             report(made)
         if made.value is None:
             raise optuna.TrialPruned(made.stopped)
         return made.value
 
-    finished = [t for t in study.trials if t.state.is_finished()]
-    study.optimize(objective, n_trials=max(0, finder.trials - len(finished)))
-    done += [_trial(t, done[0].learning_rate) for t in study.trials if t.state.is_finished()]
-    found = tuple(plateaus(done, goal))
-    return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
+    return train
+
+
+def _begin(study: optuna.Study, finder: ClipRangeFinder, ladder: Ladder, file: Path) -> None:
+    """Queue the ladder in a new study; refuse one of another config."""
+    ranges = [c.epsilon for c in ladder.rungs if c.epsilon is not None]
+    what = [finder.place.letter, finder.settled_goal().monitor, finder.rates]
+    known = study.user_attrs
+    if not known:
+        study.set_user_attr("ranges", ranges)
+        study.set_user_attr("what", what)
+        first = ranges[min(ladder.first, len(ranges) - 1)]
+        for epsilon in dict.fromkeys([first, *ranges]):
+            study.enqueue_trial({_CLIP: True, _RANGE: epsilon, **({_RATE: 1.0} if finder.rates else {})})
+        return
+    # A GPU does not add up in the same order twice.
+    alike = len(known["ranges"]) == len(ranges) and all(
+        math.isclose(a, b, rel_tol=0.1) for a, b in zip(known["ranges"], ranges, strict=True)
+    )
+    if not alike or known["what"] != what:
+        raise ConfigError(
+            where=f"find-clip --optuna {file}",
+            found=f"a study of {known['what']} with ranges {known['ranges']}",
+            expected=f"one of {what} with ranges {ranges}, as this config gives",
+            fix="name another file, or go on with the config and the options it was begun with",
+        )
 
 
 def _bounds(ladder: Ladder, largest: float) -> tuple[float, float]:
@@ -109,9 +140,9 @@ def _trial(kept: optuna.trial.FrozenTrial, base: float) -> Trial:
     attrs, seconds = kept.user_attrs, kept.duration.total_seconds() if kept.duration else 0.0
     return Trial(
         choice,
-        attrs.get("learning_rate", base * choice.rate),
+        attrs.get(_LEARNING_RATE, base * choice.rate),
         value,
-        attrs.get("loss"),
-        attrs.get("stopped", ""),
+        attrs.get(_LOSS),
+        attrs.get(_STOPPED, ""),
         seconds,
     )

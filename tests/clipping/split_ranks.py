@@ -1,0 +1,189 @@
+"""Every clip rule on gradients of which two processes hold parts; run by `test_split.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from lightning_distill.clipping import ClipRule
+from lightning_distill.errors import DistillError
+from lightning_distill.gradients import gradients_of
+from tests.shelves import build, concrete
+
+SHAPES = {
+    "encoders.a.uneven": (5, 3),
+    "encoders.a.filters": (4, 2, 3),
+    "encoders.a.of_one_process": (1, 3),
+    "encoders.b.vector": (3,),
+    "encoders.b.even": (6, 4),
+    "head.scalar": (),
+    "a": (4,),
+}
+STEPS = 4
+BAD_STEP = 2
+"""With one infinite entry, which only one process holds."""
+
+Layout = Callable[[str, Tensor], Tensor]
+Found = dict[str, Any]
+
+
+class Model(nn.Module):
+    """An encoder to shard beside a head that stays plain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encoder = nn.Sequential(
+            nn.Conv2d(2, 5, 3), nn.Flatten(), nn.Linear(45, 7), nn.Tanh(), nn.Linear(7, 1)
+        )
+        self.encoders = nn.ModuleDict({"a": encoder, "b": nn.Linear(2, 2)})
+        self.head, self.a = nn.Linear(3, 3), nn.Parameter(torch.ones(2))
+
+    def forward(self, image: Tensor, vector: Tensor) -> Tensor:
+        features = [self.encoders["a"](image), self.a * self.encoders["b"](vector)]
+        return self.head(torch.cat(features, dim=1))
+
+
+def tensors(step: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Weights and gradients."""
+    generator = torch.Generator().manual_seed(step)
+    draw = partial(torch.randn, generator=generator)
+    found = {name: (draw(shape), 10**step * draw(shape)) for name, shape in SHAPES.items()}
+    if step == BAD_STEP:
+        found["encoders.a.uneven"][1][0, 1] = torch.inf
+    return found
+
+
+def clipped(cls: Any, layout: Layout | None = None, split_over: Any = None) -> Found:
+    """Whole gradients, reports and errors after each step."""
+    rule, steps = build(cls), []
+    for step in range(STEPS):
+        named = {}
+        for name, (weight, grad) in tensors(step).items():
+            named[name] = nn.Parameter(layout(name, weight) if layout else weight)
+            named[name].grad = layout(name, grad) if layout else grad
+        steps.append(one_step(rule, named, step, split_over))
+    return {"steps": steps}
+
+
+def trained(cls: Any, mesh: DeviceMesh | None = None) -> Found:
+    """The same with gradients of a real backward pass, the encoders under `fully_shard`."""
+    torch.manual_seed(0)
+    rule, model, steps = build(cls), Model(), []
+    data = torch.randn(4, 2, 5, 5), torch.randn(4, 2)
+    if mesh is not None:
+        for encoder in model.encoders.values():
+            fully_shard(encoder, mesh=mesh)
+    for step in range(STEPS):
+        model.zero_grad()
+        model(*data).square().mean().mul(10**step).backward()
+        steps.append(one_step(rule, dict(model.named_parameters()), step, None))
+    return {"steps": steps}
+
+
+def one_step(rule: ClipRule, named: dict[str, nn.Parameter], step: int, split_over: Any) -> Found:
+    try:
+        report = rule.clip(named, step=step, split_over=split_over)
+    except DistillError as error:
+        return {"error": str(error), "grads": {}, "values": {}, "skip": None}
+    grads = {name: whole(p.grad, split_over) for name, p in named.items() if p.grad is not None}
+    skip = None if report.skip is None else bool(report.skip)
+    values = {name: float(value) for name, value in report.values.items()}
+    return {"error": "", "grads": grads, "values": values, "skip": skip}
+
+
+def whole(grad: Tensor, split_over: Any) -> Tensor:
+    if split_over is not None or isinstance(grad, Piece):
+        pieces: list[Any] = [None, None]
+        dist.all_gather_object(pieces, torch.Tensor(grad))
+        return torch.cat(pieces)
+    return grad.full_tensor() if isinstance(grad, DTensor) else grad.clone()
+
+
+class Piece(Tensor):
+    """Marks nothing but where a tensor comes from."""
+
+
+def strided(mesh: DeviceMesh, tensor: Tensor) -> Tensor:
+    """As FSDP2 over tensor parallelism leaves it."""
+    if not tensor.ndim:
+        return tensor
+    rank = mesh.get_local_rank(0)
+    chunks = tensor.chunk(2)
+    local = chunks[rank] if rank < len(chunks) else tensor[:0]
+    placements = [_StridedShard(0, split_factor=1), Replicate()]
+    return DTensor.from_local(
+        local.clone(), mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+def make_layouts() -> Mapping[str, Layout]:
+    line = init_device_mesh("cpu", (2,))
+    wide = init_device_mesh("cpu", (1, 2), mesh_dim_names=("replicate", "shard"))
+    tall = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
+
+    def rows(name: str, x: Tensor) -> Tensor:
+        return distribute_tensor(x, line, [Shard(0) if x.ndim else Replicate()])
+
+    def columns(name: str, x: Tensor) -> Tensor:
+        return distribute_tensor(x, line, [Shard(x.ndim - 1) if x.ndim else Replicate()])
+
+    def hybrid(name: str, x: Tensor) -> Tensor:
+        return distribute_tensor(x, wide, [Replicate(), Shard(0) if x.ndim else Replicate()])
+
+    def mixed(name: str, x: Tensor) -> Tensor:
+        return rows(name, x) if list(SHAPES).index(name) % 2 else x.clone()
+
+    def flat(name: str, x: Tensor) -> Tensor:
+        """As FSDP1 with `use_orig_params`; cut anywhere."""
+        cut = x.numel() // 3
+        return x.flatten()[:cut] if dist.get_rank() == 0 else x.flatten()[cut:]
+
+    return {
+        "rows": rows,
+        "columns": columns,
+        "hybrid": hybrid,
+        "strided": lambda name, x: strided(tall, x),
+        "mixed": mixed,
+        "flat": flat,
+    }
+
+
+def partial_gradient() -> str:
+    mesh = init_device_mesh("cpu", (2,))
+    weight = nn.Parameter(distribute_tensor(torch.ones(2), mesh, [Replicate()]))
+    weight.grad = DTensor.from_local(torch.ones(2), mesh, [Partial()])
+    try:
+        gradients_of({"w": weight})
+    except DistillError as error:
+        return str(error)
+    return ""
+
+
+def work(rank: int, folder: Path) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    found: Found = {"partial": partial_gradient()}
+    mesh = init_device_mesh("cpu", (2,))
+    for cls in concrete("clipping"):
+        found[f"trained {cls.__name__}"] = trained(cls, mesh)
+        for name, layout in make_layouts().items():
+            group = dist.group.WORLD if name == "flat" else None
+            found[f"{name} {cls.__name__}"] = clipped(cls, layout, group)
+    torch.save(found, folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def main(folder: Path) -> None:
+    torch.multiprocessing.start_processes(work, (folder,), nprocs=2, start_method="fork")

@@ -1,0 +1,250 @@
+"""Nothing forward; backward a clip of each entry that knows batch size, loss scale and accumulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lightning_distill.feature_clipping import BoundaryClip
+from lightning_distill.units import Quantile, StandardDeviation, Unit
+from tests.builders import same_bits
+
+UNITS = pytest.mark.parametrize("unit", [StandardDeviation, Quantile])
+
+
+def through(clip: BoundaryClip, grad: Tensor, present: Tensor | None = None) -> Tensor:
+    """What becomes of a gradient."""
+    x = torch.zeros_like(grad, requires_grad=True)
+    clip(x, present).backward(grad)
+    assert x.grad is not None
+    return x.grad
+
+
+@given(
+    st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.floats(0.01, 200),
+    st.floats(0.01, 200),
+)
+def test_equals_the_formula(rows: list[list[float]], epsilon: float, scale: float) -> None:
+    g = np.array(rows)
+    clip = BoundaryClip(epsilon)
+    clip.gradient_scale = scale
+    bound = epsilon * scale / len(g)
+    found = through(clip, torch.from_numpy(g))
+    np.testing.assert_allclose(found.numpy(), np.minimum(np.maximum(g, -bound), bound), rtol=1e-12)
+
+
+def test_the_feature_is_left_as_it_is() -> None:
+    x = torch.tensor([[0.0, -0.0, math.nan, math.inf, 1e-40, 3e38]])
+    clip = BoundaryClip(0.1)
+    assert same_bits(clip(x), x)
+    assert clip.saturated_share(x) == 0
+
+
+@pytest.mark.parametrize("scale", [4.0, torch.tensor(4.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_not_finite_passes_as_it_is(dtype: torch.dtype, scale: Any) -> None:
+    clip = BoundaryClip(0.5)
+    clip.gradient_scale = scale
+    found = through(clip, torch.tensor([[math.inf, -math.inf, math.nan, 9.0, -0.25, -9.0]], dtype=dtype))
+    expected = torch.tensor([[math.inf, -math.inf, math.nan, 2.0, -0.25, -2.0]], dtype=dtype)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_finite_entries_whose_sum_overflows_are_clipped_all_the_same() -> None:
+    found = through(BoundaryClip(0.5), torch.full((1, 4), 3e38))
+    assert torch.equal(found, torch.full((1, 4), 0.5))
+
+
+def test_a_grad_scaler_sees_the_overflow() -> None:
+    """A plain clamp would turn it into a step that looks healthy."""
+    for overflow, taken in ((1.0, True), (3e38, False)):
+        layer = nn.Linear(3, 2)
+        before = layer.weight.detach().clone()
+        optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        clip = BoundaryClip(0.5)
+        clip.gradient_scale = scaler.get_scale()
+        scaler.scale((clip(layer(torch.ones(4, 3))) * overflow).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert (not torch.equal(layer.weight, before)) == taken
+        assert scaler.get_scale() == (1024.0 if taken else 512.0)
+        assert layer.weight.isfinite().all()
+
+
+def encoder_gradient(clip: BoundaryClip, rows: Tensor, loss_scale: float = 1.0) -> Tensor:
+    """Of a linear encoder, on the mean over the batch of a loss, scaled."""
+    weight = torch.linspace(-1, 1, 12).view(3, 4).requires_grad_()
+    samples = clip(rows @ weight).square().sum(dim=1)
+    (samples.mean() * loss_scale).backward()
+    assert weight.grad is not None
+    return weight.grad
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_loss_scale_changes_nothing(as_tensor: bool) -> None:
+    rows, clip = torch.randn(8, 3), BoundaryClip(0.7)
+    plain = encoder_gradient(clip, rows)
+    assert not torch.equal(plain, encoder_gradient(BoundaryClip(1e9), rows))
+    clip.gradient_scale = torch.tensor(1024.0) if as_tensor else 1024.0
+    assert torch.equal(encoder_gradient(clip, rows, 1024.0) / 1024.0, plain)
+
+
+def test_the_batch_size_changes_nothing() -> None:
+    rows = torch.randn(8, 3)
+    torch.testing.assert_close(
+        encoder_gradient(BoundaryClip(0.7), rows.repeat(3, 1)), encoder_gradient(BoundaryClip(0.7), rows)
+    )
+
+
+def test_accumulation_changes_nothing() -> None:
+    rows, clip = torch.randn(8, 3), BoundaryClip(0.7)
+    clip.gradient_scale = 1 / 2
+    halves = [encoder_gradient(clip, half, 1 / 2) for half in rows.split(4)]
+    torch.testing.assert_close(sum(halves), encoder_gradient(BoundaryClip(0.7), rows))
+
+
+@UNITS
+def test_with_a_unit_the_size_of_the_loss_changes_nothing(unit: type[Unit]) -> None:
+    grad = torch.randn(8, 6)
+    plain = through(BoundaryClip(0.8, unit()), grad)
+    assert not torch.equal(plain, grad)
+    torch.testing.assert_close(through(BoundaryClip(0.8, unit()), 1e4 * grad) / 1e4, plain)
+
+
+def test_with_a_unit_the_bound_is_epsilon_deviations_of_the_gradient() -> None:
+    grad = torch.randn(8, 6, dtype=torch.float64)
+    bound = 0.8 * np.sqrt((grad.numpy() ** 2).mean())
+    found = through(BoundaryClip(0.8, StandardDeviation()), grad).numpy()
+    np.testing.assert_allclose(found, np.clip(grad.numpy(), -bound, bound), rtol=1e-6)
+
+
+def test_a_history_outlives_a_change_of_the_loss_scale() -> None:
+    grad, found = torch.randn(8, 6), []
+    for scale in (1.0, 1024.0):
+        clip = BoundaryClip(0.8, StandardDeviation(0.9))
+        through(clip, grad)
+        clip.gradient_scale = scale
+        found.append((through(clip, 3 * scale * grad) / scale, clip.state_dict()))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@UNITS
+def test_history_follows_healthy_gradients_of_training_only(unit: type[Unit]) -> None:
+    clip = BoundaryClip(1.0, unit())
+    through(clip, torch.randn(4, 6))
+    before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
+    sick, none = torch.randn(4, 6), torch.zeros(4, dtype=torch.bool)
+    sick[1, 1] = math.inf
+    assert through(clip, sick)[1, 1] == math.inf
+    through(clip, torch.zeros(4, 6), none)
+    through(clip.eval(), 50 * torch.randn(4, 6))
+    x = torch.zeros(4, 6, requires_grad=True)
+    clip.train()(x, fresh=False).backward(50 * torch.randn(4, 6))
+    assert all(torch.equal(clip.state_dict()[name], tensor) for name, tensor in before.items())
+    through(clip, 50 * torch.randn(4, 6))
+    assert not all(torch.equal(clip.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_absent_rows_are_not_measured() -> None:
+    present, grad = torch.tensor([True, False, False, True]), torch.randn(4, 6)
+    grad = grad.masked_fill(~present[:, None], 0.0)
+    found = through(BoundaryClip(0.8, StandardDeviation()), grad, present)
+    torch.testing.assert_close(found[present], through(BoundaryClip(0.8, StandardDeviation()), grad[present]))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("epsilon", [1e-3, 1.0])
+def test_bounds_the_gradient_of_the_encoder(batch: int, epsilon: float) -> None:
+    """|dL/dtheta| <= |J| eps s sqrt(B d); J of W -> X W has the largest singular value of X as its norm."""
+    rows, weight = torch.randn(batch, 5), torch.randn(5, 3, requires_grad=True)
+    clip = BoundaryClip(epsilon)
+    (1e4 * clip(rows @ weight)).square().mean().backward()
+    assert weight.grad is not None
+    bound = torch.linalg.matrix_norm(rows, 2) * epsilon / batch * math.sqrt(batch * 3)
+    assert weight.grad.norm() <= bound * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("unit", [None, StandardDeviation])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_under_checkpointing(reentrant: bool, unit: type[Unit] | None) -> None:
+    results = []
+    for run in (lambda f, x: f(x), lambda f, x: checkpoint(f, x, use_reentrant=reentrant)):
+        torch.manual_seed(0)
+        layer, clip = nn.Linear(6, 6), BoundaryClip(0.3, unit and unit())
+        x = torch.randn(4, 6, requires_grad=True)
+        run(lambda x, layer=layer, clip=clip: clip(layer(x)), x).square().sum().backward()
+        results.append((x.grad, layer.weight.grad, clip.state_dict()))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(mode: Callable[[], Any]) -> None:
+    x = torch.randn(4, 6, requires_grad=True)
+    with mode():
+        y = BoundaryClip(0.3, StandardDeviation())(x)
+    assert torch.equal(y, x)
+    assert not y.requires_grad
+
+
+def test_under_autocast() -> None:
+    """The feature comes in bfloat16, and so does its gradient."""
+    layer, clip = nn.Linear(6, 6), BoundaryClip(0.25)
+    x = torch.randn(4, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+        clipped = clip(y)
+        assert clipped.dtype == torch.bfloat16
+        y.retain_grad()
+        (9 * clipped).sum().backward()
+    assert y.grad is not None
+    assert torch.equal(y.grad, torch.full((4, 6), 0.25 / 4, dtype=torch.bfloat16))
+
+
+def test_several_calls_and_several_backward_passes() -> None:
+    clip, x = BoundaryClip(1.0), torch.zeros(1, 2, requires_grad=True)
+    y = clip(clip(x))
+    for _ in range(2):
+        (grad,) = torch.autograd.grad((y * torch.tensor([3.0, -0.5])).sum(), x, retain_graph=True)
+        assert grad.tolist() == [[1.0, -0.5]]
+
+
+def test_what_uses_the_unclipped_feature_is_not_clipped() -> None:
+    x = torch.zeros(1, 2, requires_grad=True)
+    feature = x * 1.0
+    (5 * BoundaryClip(1.0)(feature) + 7 * feature).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[8.0, 8.0]]
+
+
+def test_a_gradient_penalty_sees_the_clipped_gradient() -> None:
+    """d/dx of clip(3 x^2)^2 / 2 is 3 x^2 * 6 x inside and 0 beyond."""
+    x = torch.tensor([[0.5, 2.0]], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(BoundaryClip(4.0)(x).pow(3).sum(), x, create_graph=True)
+    grad.square().sum().div(2).backward()
+    assert grad.tolist() == [[0.75, 4.0]]
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), [[0.75 * 3.0, 0.0]])
+
+
+def test_a_later_change_in_place_is_seen() -> None:
+    """The result shares the memory of x, so autograd must notice what is written into it."""
+    x = torch.randn(2, 3, requires_grad=True)
+    feature = x.exp()
+    BoundaryClip(1.0)(feature).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        feature.sum().backward()
+
+
+def test_an_empty_batch() -> None:
+    assert through(BoundaryClip(1.0), torch.zeros(0, 3)).shape == (0, 3)

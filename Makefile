@@ -26,7 +26,7 @@ types: install
 	$(BIN)/mypy
 
 # One thread each; figures are ratios of CPU times. What takes longer stands apart.
-BENCHMARKS := step cache memory images texts sounds manifest startup losses value_clip
+BENCHMARKS := step cache memory images texts sounds manifest startup losses clipping
 LEARNING := human_speech mfh pairs
 
 bench: install

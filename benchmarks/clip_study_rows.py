@@ -93,6 +93,13 @@ RULES: Final = (
         ("ZClip",),
         "threshold",
     ),
+    Row(
+        "ZClip and norm",
+        lambda v: Parts(rule=clipping.ZClip(max_norm=v)),
+        DECADES,
+        ("ZClip",),
+        "max_norm",
+    ),
     _rule("AdaGC", "AdaGC", DECADES, "max_norm"),
     _rule("spike (SPAM)", "SpikeClip", (10.0, 100.0, 1000.0, 5000.0), "theta"),
     Row("norm per modality", _per_modality, DECADES, ("NormClip", "PerModality"), "max_norm"),

@@ -19,6 +19,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import argparse
+import gc
 import json
 import math
 import sys
@@ -197,10 +198,13 @@ def boundary_microseconds(rounds: int, device: str, loops: int = 300) -> dict[st
         return z
 
     seconds(clip), seconds(bare)
+    gc.collect()
+    gc.disable()  # as timeit does
     found = []
     for round_ in range(rounds):
         taken = {step: seconds(step) for step in ((clip, bare) if round_ % 2 else (bare, clip))}
         found.append(1e6 * (taken[clip] - taken[bare]))
+    gc.enable()
     return turns.spread(found)
 
 

@@ -108,7 +108,14 @@ ROWS = (
         "decoupled KD over plain KD, 512 rows", "losses", ("ratios", "DecoupledKD against plain KD, 512 rows")
     ),
     Row("RKD's angles over the direct way, 512 rows", "losses", ("ratios", "RKD angle, 512 rows")),
-    Row("value clip over `clip_grad_value_`", "value_clip", ("ratios", "ours/torch")),
+    Row("value clip over a copy of the gradients", "clipping", ("spread", "value"), "0.68"),
+    Row("the same, with telemetry of every group", "clipping", ("spread", "value_with_telemetry"), "0.80"),
+    Row("the same, guarded: every entry is looked at", "clipping", ("spread", "value_guarded"), "1.20"),
+    Row("torch's `clip_grad_value_` over a copy", "clipping", ("spread", "torch_value")),
+    Row("norm clip over `clip_grad_norm_`", "clipping", ("spread", "norm_over_torch"), "1.00"),
+    Row("adaptive clip over a copy of the gradients", "clipping", ("spread", "agc"), "1.90"),
+    Row("timm's `adaptive_clip_grad` over a copy", "clipping", ("spread", "timm_agc")),
+    Row("us a boundary clip adds, 8 x 512", "clipping", ("spread", "boundary_us"), "10", "{:.0f}"),
 )
 
 

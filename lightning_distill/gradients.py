@@ -93,11 +93,13 @@ class Gradients:
         """
         if not self.splits:
             return values
-        values = torch.where(values.isnan(), math.inf, values) if largest else values.clone()
+        values = values.masked_fill(values.isnan(), math.inf) if largest else values.clone()
         for group, at in self.splits:
-            part = values[list(at)]
+            # A list as index would be copied to the device, and waited for.
+            rows = torch.tensor(at).to(values.device, non_blocking=True)
+            part = values.index_select(0, rows)
             dist.all_reduce(part, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group)
-            values[list(at)] = part
+            values.index_copy_(0, rows, part)
         return values
 
     def norms(self, p: float = 2.0) -> Tensor:

@@ -62,7 +62,8 @@ def unit_of(top: Tensor) -> Tensor:
     Args:
         top: Largest absolute values.
     """
-    return torch.where((top > 0) & top.isfinite(), top, 1.0)
+    # torch.where would copy the 1 to the device, and wait.
+    return top.masked_fill(~((top > 0) & top.isfinite()), 1.0)
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -74,7 +74,7 @@ class ClipRangeFinder:
         rates: Look for the learning rate too.
         trials: Trainings after the first, at most.
         goal: The metric; None is the task's own.
-        seed: Of all trainings.
+        seed: Of all trainings; each calls `seed_everything` with it.
 
     Raises:
         ConfigError: If there is to be no trial, or the length of a training is not given.

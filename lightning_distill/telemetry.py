@@ -35,7 +35,8 @@ class GradientTelemetry:
 
     Tensors of up to 4096 entries are read whole: what is told of them is exact. Of larger ones 1 entry in 512
     is read, but at least 2048, in short blocks which move with the step; a sum over a tensor is its sum over
-    the sample times (entries / entries read). For each group, with g before, g' after:
+    the sample times (entries / entries read). A norm is so known to a few percent, less well in a group of
+    one or two large tensors, whose rows may differ. For each group, with g before, g' after:
 
     - `norm_before/<group>`, `norm_after/<group>`: 2-norm, estimated.
     - `clipped_share/<group>`: share of entries with g' != g; a rescaling changes all but zeros.

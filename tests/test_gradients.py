@@ -21,6 +21,7 @@ from tests.builders import same_bits
 
 ROUNDING = 5e-6
 """Of powers, sums and roots in float32."""
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 P = pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, 40.0, math.inf])
 
 
@@ -175,3 +176,28 @@ def test_unusual_gradients_are_refused(kind: str) -> None:
     weight.grad = torch.ones_like(weight) if kind == "complex" else torch.ones(2).to_sparse()
     with pytest.raises(ConfigError, match=f"found a {kind} gradient"):
         gradients_of({"w": weight})
+
+
+@needs_cuda
+@P
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e20, 3e38])
+def test_norms_on_a_gpu(p: float, size: float) -> None:
+    grads = [torch.randn(300, 40).clamp(-1, 1) * size, torch.randn(()).clamp(-1, 1) * size, torch.zeros(3)]
+    grads += [grads[0].t(), torch.randn(9).bfloat16(), torch.zeros(0)]
+    expected, given_ = look(*grads), look(*[g.cuda() for g in grads])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        norms_, norm, sizes = given_.norms(p), given_.norm(p), given_.sizes()
+        given_.scale(norm.clamp(max=0.5))
+        given_.scale(norms_.clamp(max=0.5))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert norms_.tolist() == pytest.approx(expected.norms(p).tolist(), rel=ROUNDING)
+    assert norm.item() == pytest.approx(expected.norm(p).item(), rel=ROUNDING)
+    assert sizes.tolist() == expected.sizes().tolist()
+    expected.scale(expected.norm(p).clamp(max=0.5))
+    expected.scale(norms_.clamp(max=0.5).cpu())
+    for ours, theirs in zip(given_.local, expected.local, strict=True):
+        torch.testing.assert_close(
+            ours.cpu(), theirs, rtol=1e-2 if ours.dtype == torch.bfloat16 else 1e-4, atol=0
+        )

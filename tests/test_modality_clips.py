@@ -84,6 +84,15 @@ def test_what_is_absent_cannot_move_a_unit() -> None:
     assert all(tensor != 0 for tensor in histories[0].values())
 
 
+def test_only_rows_that_are_there_are_measured() -> None:
+    """2 of 4 are there, so each counts twice, and the root mean square is that of the two."""
+    unit = StandardDeviation(0.0)
+    model = make_model(modality_clips={"a": HardClip(1e6, unit)}).train()
+    features = model(make_batch(size=SIZE, absent={"a": [0, 3]})).features["a"]
+    root = features[[1, 2]].square().mean().sqrt()
+    torch.testing.assert_close(unit([torch.zeros(1)], fresh=False), root.detach())
+
+
 def test_a_clip_for_a_modality_without_encoder_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"modality_clips: found modality 'imgae'.*did you mean 'image'"):
         MultimodalModel({"image": ImageCNN(width=4)}, 3, modality_clips={"imgae": HardClip(1.0)})

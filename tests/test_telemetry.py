@@ -2,76 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_distill import telemetry as telemetry_module
 from lightning_distill.gradients import Gradients, gradients_of
 from lightning_distill.telemetry import GradientTelemetry, group_of
+from tests.telemetry_reference import Edit, as_gradients, clamp, large, observe, reference, small
 
-Edit = Callable[[Tensor], object]
 NAMES = ("norm_before", "norm_after", "clipped_share", "zero_share", "cosine", "evenness")
-
-
-def clamp(grad: Tensor) -> Tensor:
-    return grad.clamp_(-0.7, 0.7)
-
-
-def observe(
-    grads: dict[str, Tensor], edit: Edit, telemetry: GradientTelemetry | None = None, step: int = 0
-) -> dict[str, float]:
-    gradients = as_gradients(grads, step)
-    telemetry = telemetry or GradientTelemetry()
-    telemetry.before(gradients)
-    for grad in gradients.local:
-        edit(grad)
-    return {name: value.item() for name, value in telemetry.after().items()}
-
-
-def as_gradients(grads: dict[str, Tensor], step: int = 0) -> Gradients:
-    weights = tuple(nn.Parameter(torch.empty_like(g)) for g in grads.values())
-    return Gradients(tuple(grads), weights, tuple(grads.values()), step)
-
-
-def reference(grads: dict[str, Tensor], edit: Edit) -> dict[str, float]:
-    """The definitions, over every entry."""
-    sides: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for name, grad in grads.items():
-        after = grad.clone()
-        edit(after)
-        pair = (grad.double().numpy().reshape(-1), after.double().numpy().reshape(-1))
-        sides.setdefault(group_of(name), []).append(pair)
-    found = {}
-    for group, pairs in sides.items():
-        g, h = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        found[f"norm_before/{group}"] = np.sqrt((g**2).sum())
-        found[f"norm_after/{group}"] = np.sqrt((h**2).sum())
-        found[f"clipped_share/{group}"] = np.mean(g != h)
-        found[f"zero_share/{group}"] = np.mean(g == 0)
-        found[f"cosine/{group}"] = (g @ h) / np.sqrt((g @ g) * (h @ h))
-        even = sum(np.abs(b).sum() ** 2 / max((a != 0).sum(), 1) for a, b in pairs)
-        found[f"evenness/{group}"] = even / (h @ h)
-    return {name: float(value) for name, value in found.items()}
-
-
-def small() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    grads = {
-        "encoders.image.conv.weight": torch.randn(4, 3, 5, 5),
-        "encoders.image.conv.bias": torch.randn(4) * 3,
-        "encoders.text.embedding.weight": torch.randn(30, 128),
-        "fusion.scale": torch.tensor(2.0),
-        "head.weight": torch.randn(7, 19),
-        "losses.hint.adaptor.weight": torch.randn(64, 64),
-    }
-    grads["encoders.text.embedding.weight"][10:] = 0
-    return grads
 
 
 @pytest.mark.parametrize("edit", [clamp, lambda g: g.mul_(0.25), lambda g: g.sign_()])
@@ -87,114 +27,6 @@ def test_each_group_has_each_value_as_a_0d_float32() -> None:
     groups = ("image", "text", "fusion", "head", "other")
     assert set(values) == {f"{name}/{group}" for name in NAMES for group in groups}
     assert all(value.shape == () and value.dtype == torch.float32 for value in values.values())
-
-
-def large(seed: int = 0) -> dict[str, Tensor]:
-    """Entries have heavy tails, and rows differ in size by a factor of about 1.6 either way."""
-    torch.manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        rows = torch.randn(shape[0], *[1] * (len(shape) - 1)).mul(0.5).exp()
-        return rows * torch.randn(shape) * torch.randn(shape).mul(0.5).exp()
-
-    return {
-        "encoders.image.a.weight": draw(256, 128, 3, 3),
-        "encoders.image.a.bias": draw(256),
-        "encoders.text.b.weight": draw(1536, 384),
-        "encoders.text.c.weight": draw(384, 384),
-        "head.weight": draw(40, 512),
-    }
-
-
-def test_large_tensors_are_told_within_a_few_percent() -> None:
-    telemetry, errors = GradientTelemetry(), []
-    for step in range(20):
-        expected = reference(large(step), clamp)
-        found = observe(large(step), clamp, telemetry, step)
-        errors.append([found[name] / value - 1 if value else found[name] for name, value in expected.items()])
-    spread = dict(zip(expected, np.sqrt(np.mean(np.square(errors), axis=0)), strict=True))
-    assert all(error < 0.1 for error in spread.values()), spread
-    assert abs(np.mean(errors)) < 0.01
-
-
-def test_over_the_steps_every_part_of_a_large_tensor_counts_alike() -> None:
-    n = 128 * 128 * 40
-    profile = torch.linspace(0, 2, n).square().view(-1, 128)
-    mean = np.mean(
-        [
-            observe({"w": profile.clone()}, lambda g: g, step=step)["norm_before/other"] ** 2
-            for step in range(233)
-        ]
-    )
-    assert mean == pytest.approx(profile.double().square().sum().item(), rel=2e-3)
-
-
-def test_a_pattern_that_fixed_blocks_would_miss_is_seen_over_the_steps() -> None:
-    spiky = torch.zeros(4096, 256)
-    spiky[5::97] = 1.0
-    telemetry = GradientTelemetry()
-    shares = [
-        1 - observe({"w": spiky.clone()}, lambda g: g.mul_(1), telemetry, step)["zero_share/other"]
-        for step in range(400)
-    ]
-    assert np.mean(shares) == pytest.approx((spiky != 0).float().mean().item(), rel=0.05)
-
-
-def test_the_same_step_gives_the_same_sample() -> None:
-    assert observe(large(), clamp, step=3) == observe(large(), clamp, step=3)
-    assert observe(large(), clamp, step=3) != observe(large(), clamp, step=4)
-
-
-def layouts() -> dict[str, Tensor]:
-    """The same values lie otherwise in memory."""
-    torch.manual_seed(1)
-    base = torch.randn(64, 32, 5, 5)
-    return {
-        "encoders.image.last": base.contiguous(memory_format=torch.channels_last),
-        "encoders.image.turned": torch.randn(70, 90).t(),
-        "encoders.image.gaps": torch.randn(80, 120)[:, ::2],
-        "encoders.image.few": torch.randn(50, 4)[:, 1],
-        "encoders.image.within": torch.randn(9000)[77:8000],
-        "encoders.image.none": torch.randn(0, 3),
-        "encoders.image.one": torch.randn(3)[2],
-    }
-
-
-def test_any_layout_is_read_from_where_it_lies() -> None:
-    grads = layouts()
-    expected = reference(grads, clamp)
-    found = observe(grads, clamp)
-    assert found == pytest.approx(expected, rel=0.05)
-
-
-def test_small_tensors_of_any_layout_are_told_exactly() -> None:
-    grads = {name: grad for name, grad in layouts().items() if 0 < grad.numel() <= 4096}
-    grads["encoders.image.turned"] = torch.randn(30, 20).t()
-    grads["encoders.image.wide"] = torch.randn(5, 7, 6).permute(2, 0, 1)[1:]
-    expected = reference(grads, Tensor.sign_)
-    assert observe(grads, Tensor.sign_) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_transposed_weight_is_sampled_as_the_weight_itself() -> None:
-    torch.manual_seed(4)
-    weight = torch.randn(300, 200)
-    assert observe({"w": weight.clone()}, clamp) == observe({"w": weight.clone().t()}, clamp)
-
-
-def test_a_part_of_a_larger_memory_is_read_alone() -> None:
-    """As gradients that are views of a bucket."""
-    bucket = torch.zeros(3, 20_000)
-    bucket[1] = 1.0
-    found = observe({"a": bucket[1]}, lambda g: g.mul_(0.5))
-    assert found["norm_before/other"] == pytest.approx(20_000**0.5)
-    assert found["norm_after/other"] == pytest.approx(0.5 * 20_000**0.5)
-
-
-def test_a_gradient_of_gaps_is_seen_after_it_was_edited() -> None:
-    grads = {"a": torch.ones(80, 120)[:, ::2]}
-    found = observe(grads, lambda g: g.mul_(0.5))
-    assert found["norm_after/other"] == pytest.approx(0.5 * found["norm_before/other"])
-    assert found["clipped_share/other"] == 1
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float16,), (torch.bfloat16,), (torch.float32, torch.bfloat16)])
@@ -258,23 +90,6 @@ def test_parameters_that_come_and_go_are_followed() -> None:
     assert observe(grads, Tensor.sign_, telemetry)["norm_after/head"] == pytest.approx(100)
 
 
-def test_gradients_are_not_kept_alive() -> None:
-    grads = large() | layouts()
-    kept = [weakref.ref(grad) for grad in grads.values()]
-    telemetry = GradientTelemetry()
-    observe(grads, clamp, telemetry)
-    del grads
-    gc.collect()
-    assert not any(ref() is not None for ref in kept)
-
-
-def test_the_sample_leaves_gradients_as_they_are() -> None:
-    grads = large() | layouts()
-    copies = {name: grad.clone() for name, grad in grads.items()}
-    observe(grads, lambda g: g)
-    assert all(torch.equal(grads[name], copies[name]) for name in grads)
-
-
 def test_groups_are_the_callers() -> None:
     telemetry = GradientTelemetry(lambda name: "all")
     telemetry.before(as_gradients(small()))
@@ -295,7 +110,7 @@ def test_groups_are_the_callers() -> None:
     ],
 )
 def test_group_of_a_name(name: str, group: str) -> None:
-    assert telemetry_module.group_of(name) == group
+    assert group_of(name) == group
 
 
 def test_parts_of_split_tensors_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ class AdaptiveClip(ClipRule):
         weights = replace(gradients, local=tuple(_local(p.detach()) for p in gradients.parameters))
         norms, limits = gradients.norms(), factor * weights.norms().clamp(min=self.floor)
         large = (norms > limits) & norms.isfinite()
-        gradients.scale(torch.where(large, limits / norms, 1.0))
+        gradients.scale((limits / norms).masked_fill(~large, 1.0))
         return large.float().sum()
 
     def _clip_rows(self, parameter: Tensor, grad: Tensor, factor: float) -> Tensor:
@@ -94,7 +94,7 @@ class AdaptiveClip(ClipRule):
             norms = squares.sqrt()
         norm, limit = norms[0], factor * norms[1].clamp(min=self.floor)
         large = (norm > limit) & norm.isfinite()
-        ratios = torch.where(large, limit / norm, 1.0).to(torch.promote_types(grad.dtype, torch.float32))
+        ratios = (limit / norm).masked_fill(~large, 1.0).to(torch.promote_types(grad.dtype, torch.float32))
         _scale_rows(grad, ratios, large)
         return large.float().sum()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from lightning_distill.clipping.base import ClipReport, ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
@@ -31,6 +29,7 @@ class NormClip(ClipRule):
     `torch.nn.utils.clip_grad_norm_` divides by n + 1e-6, which clips a little more; turns infinite
     gradients, and finite ones whose norm overflows, into zeros and NaN; and takes a negative M.
 
+    >>> import torch
     >>> w = torch.nn.Parameter(torch.zeros(2)); w.grad = torch.tensor([3.0, 4.0])
     >>> report = NormClip(1.0).clip([w])
     >>> [round(x, 6) for x in w.grad.tolist()], report.values["norm"].item()
@@ -50,7 +49,7 @@ class NormClip(ClipRule):
         bound = value_at(self.max_norm, gradients.step, gradients.epoch)
         _check(bound, f"NormClip.max_norm at step {gradients.step}, epoch {gradients.epoch}")
         norm = gradients.norm(self.p)
-        coefficient = torch.where(norm.isfinite(), (bound / norm).clamp(max=1.0), 1.0)
+        coefficient = (bound / norm).clamp(max=1.0).masked_fill(~norm.isfinite(), 1.0)
         gradients.scale(coefficient)
         return ClipReport({"norm": norm, "coefficient": coefficient})
 

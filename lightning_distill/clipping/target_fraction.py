@@ -37,7 +37,7 @@ class TargetFractionClip(ClipRule):
         ConfigError: If share or rate is out of its range.
 
     Source: the geometric update of Andrew et al., Differentially Private Learning with Adaptive Clipping
-    (1905.03871), section 2.1, there for norms of samples and without a target for entries.
+    (1905.03871), section 2, there for the norms of clients' updates, with noise for privacy.
 
     >>> w = torch.nn.Parameter(torch.zeros(100)); w.grad = torch.arange(1.0, 101.0)
     >>> report = TargetFractionClip(share=0.1).clip([w])

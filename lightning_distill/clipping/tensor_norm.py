@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from lightning_distill.clipping.base import ClipReport, ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
@@ -29,6 +27,7 @@ class TensorNormClip(ClipRule):
     Source: Pascanu et al., On the difficulty of training recurrent neural networks (1211.5063), algorithm 1,
     tensor by tensor; known as `clipnorm` in Keras.
 
+    >>> import torch
     >>> w, b = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     >>> w.grad, b.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.4])
     >>> report = TensorNormClip(1.0).clip([w, b])
@@ -51,7 +50,7 @@ class TensorNormClip(ClipRule):
         bound = value_at(self.max_norm, gradients.step, gradients.epoch)
         _check(bound, f"TensorNormClip.max_norm at step {gradients.step}, epoch {gradients.epoch}")
         norms = gradients.norms(self.p)
-        factors = torch.where(norms.isfinite(), (bound / norms).clamp(max=1.0), 1.0)
+        factors = (bound / norms).clamp(max=1.0).masked_fill(~norms.isfinite(), 1.0)
         gradients.scale(factors)
         return ClipReport({"largest_norm": norms.max(), "clipped_share": (factors < 1).float().mean()})
 

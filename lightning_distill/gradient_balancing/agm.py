@@ -136,7 +136,8 @@ class AGM(GradientBalancer):
                 every = size == len(self._modalities)
                 logits = view.logits.detach() if every else view.answer_from(some)
                 missing = ~torch.stack([view.present[m] for m in some]).any(dim=0)
-                answers[frozenset(some)] = logits.masked_fill(missing[:, None], 0.0)
+                wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                answers[frozenset(some)] = wide.masked_fill(missing[:, None], 0.0)
         return answers
 
     def _score(self, view: StudentView, modality: str, share: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class GBlending(GradientBalancer):
     modality, one pass through fusion and head in training and in validation.
 
     Args:
-        super_epoch: Epochs between two measurements, 1 or more; the paper takes 5 or 10.
+        super_epoch: Epochs between two measurements, 1 or more; the longer, the less noise in them.
 
     Raises:
         ConfigError: If `super_epoch` is not positive; at the first batch, if there is only one modality.

@@ -58,10 +58,10 @@ def integration_weights(products: Tensor, gamma: float) -> Tensor:
 class MMPareto(GradientBalancer):
     """loss = terms + sum_m task(answer from m alone); g <- w_m * g_m + w_u * g_u on the encoder of each m.
 
-    g_u is the gradient of the modality's own term, g_m that of all others together, distillation included;
-    the weights are `integration_weights`, found for each encoder as a whole. Fusion, head and adaptors keep
-    the plain sum. A modality that no labelled sample of the step has is left alone. Costs, a modality, one
-    pass through fusion and head, and one backward pass.
+    g_u is the gradient of the modality's own term, which has weight 1, g_m that of all others together,
+    distillation included; the weights are `integration_weights`, found for each encoder as a whole. Fusion,
+    head and adaptors keep the plain sum. A modality that no labelled sample of the step has is left alone.
+    Costs, a modality, one pass through fusion and head, and one backward pass.
 
     Args:
         gamma: How much longer gradients become, positive; more than 1 adds to the noise of SGD, which is to

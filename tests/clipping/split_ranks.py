@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from lightning_distill.clipping import ClipRule
@@ -65,7 +65,7 @@ def tensors(step: int) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def clipped(cls: Any, layout: Layout | None = None, split_over: Any = None) -> Found:
-    """Whole gradients, reports and errors after each step."""
+    """Gradients, reports and errors after each step."""
     rule, steps = build(cls), []
     for step in range(STEPS):
         named = {}
@@ -96,35 +96,36 @@ def one_step(rule: ClipRule, named: dict[str, nn.Parameter], step: int, split_ov
         report = rule.clip(named, step=step, split_over=split_over)
     except DistillError as error:
         return {"error": str(error), "grads": {}, "values": {}, "skip": None}
-    grads = {name: whole(p.grad, split_over) for name, p in named.items() if p.grad is not None}
+    flat = split_over is not None
+    grads = {name: part_of(p.grad, flat) for name, p in named.items() if p.grad is not None}
     skip = None if report.skip is None else bool(report.skip)
     values = {name: float(value) for name, value in report.values.items()}
     return {"error": "", "grads": grads, "values": values, "skip": skip}
 
 
-def whole(grad: Tensor, split_over: Any) -> Tensor:
-    if split_over is not None or isinstance(grad, Piece):
-        pieces: list[Any] = [None, None]
-        dist.all_gather_object(pieces, torch.Tensor(grad))
-        return torch.cat(pieces)
-    return grad.full_tensor() if isinstance(grad, DTensor) else grad.clone()
+def part_of(grad: Tensor, flat: bool) -> tuple[Tensor, int | None]:
+    """This process's part, and along which dimension the other has more; None where this is all."""
+    if not isinstance(grad, DTensor):
+        return grad, 0 if flat else None
+    dims = [placement.dim for placement in grad.placements if not placement.is_replicate()]
+    return grad.to_local(), dims[0] if dims else None
 
 
-class Piece(Tensor):
-    """Marks nothing but where a tensor comes from."""
+def spread(mesh: DeviceMesh, x: Tensor, placements: Sequence[Placement]) -> Tensor:
+    """A DTensor, without asking the other process; the one mesh dimension of size 2 may cut it."""
+    for size, placement in zip(mesh.shape, placements, strict=True):
+        if size == 2 and not placement.is_replicate():
+            chunks = x.chunk(2, placement.dim)
+            local = (
+                chunks[dist.get_rank()] if dist.get_rank() < len(chunks) else x.narrow(placement.dim, 0, 0)
+            )
+            return _dtensor(mesh, local, placements, x)
+    return _dtensor(mesh, x, placements, x)
 
 
-def strided(mesh: DeviceMesh, tensor: Tensor) -> Tensor:
-    """As FSDP2 over tensor parallelism leaves it."""
-    if not tensor.ndim:
-        return tensor
-    rank = mesh.get_local_rank(0)
-    chunks = tensor.chunk(2)
-    local = chunks[rank] if rank < len(chunks) else tensor[:0]
-    placements = [_StridedShard(0, split_factor=1), Replicate()]
-    return DTensor.from_local(
-        local.clone(), mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-    )
+def _dtensor(mesh: DeviceMesh, local: Tensor, placements: Sequence[Placement], x: Tensor) -> Tensor:
+    local = local.contiguous().clone()
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=x.shape, stride=x.stride())
 
 
 def make_layouts() -> Mapping[str, Layout]:
@@ -133,35 +134,33 @@ def make_layouts() -> Mapping[str, Layout]:
     tall = init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
 
     def rows(name: str, x: Tensor) -> Tensor:
-        return distribute_tensor(x, line, [Shard(0) if x.ndim else Replicate()])
+        return spread(line, x, [Shard(0) if x.ndim else Replicate()])
 
     def columns(name: str, x: Tensor) -> Tensor:
-        return distribute_tensor(x, line, [Shard(x.ndim - 1) if x.ndim else Replicate()])
+        return spread(line, x, [Shard(x.ndim - 1) if x.ndim else Replicate()])
 
     def hybrid(name: str, x: Tensor) -> Tensor:
-        return distribute_tensor(x, wide, [Replicate(), Shard(0) if x.ndim else Replicate()])
+        return spread(wide, x, [Replicate(), Shard(0) if x.ndim else Replicate()])
+
+    def strided(name: str, x: Tensor) -> Tensor:
+        """As FSDP2 over tensor parallelism leaves it."""
+        return spread(tall, x, [_StridedShard(0, split_factor=1) if x.ndim else Replicate(), Replicate()])
 
     def mixed(name: str, x: Tensor) -> Tensor:
+        """Beside plain tensors, which torch's own functions refuse."""
         return rows(name, x) if list(SHAPES).index(name) % 2 else x.clone()
 
     def flat(name: str, x: Tensor) -> Tensor:
-        """As FSDP1 with `use_orig_params`; cut anywhere."""
+        """As FSDP1 with `use_orig_params`: cut anywhere."""
         cut = x.numel() // 3
         return x.flatten()[:cut] if dist.get_rank() == 0 else x.flatten()[cut:]
 
-    return {
-        "rows": rows,
-        "columns": columns,
-        "hybrid": hybrid,
-        "strided": lambda name, x: strided(tall, x),
-        "mixed": mixed,
-        "flat": flat,
-    }
+    return {f.__name__: f for f in (rows, columns, hybrid, strided, mixed, flat)}
 
 
 def partial_gradient() -> str:
     mesh = init_device_mesh("cpu", (2,))
-    weight = nn.Parameter(distribute_tensor(torch.ones(2), mesh, [Replicate()]))
+    weight = nn.Parameter(spread(mesh, torch.ones(2), [Replicate()]))
     weight.grad = DTensor.from_local(torch.ones(2), mesh, [Partial()])
     try:
         gradients_of({"w": weight})
@@ -175,10 +174,10 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     found: Found = {"partial": partial_gradient()}
-    mesh = init_device_mesh("cpu", (2,))
+    mesh, layouts = init_device_mesh("cpu", (2,)), make_layouts()
     for cls in concrete("clipping"):
         found[f"trained {cls.__name__}"] = trained(cls, mesh)
-        for name, layout in make_layouts().items():
+        for name, layout in layouts.items():
             group = dist.group.WORLD if name == "flat" else None
             found[f"{name} {cls.__name__}"] = clipped(cls, layout, group)
     torch.save(found, folder / f"rank{rank}.pt")
@@ -186,4 +185,6 @@ def work(rank: int, folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
+    import torch._dynamo  # by DTensors anyway: once, before there are two
+
     torch.multiprocessing.start_processes(work, (folder,), nprocs=2, start_method="fork")

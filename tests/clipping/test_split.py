@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,38 +38,49 @@ def named(cases: list[tuple[str, Any]]) -> Any:
     return pytest.mark.parametrize(("layout", "cls"), cases, ids=[f"{x}-{cls.__name__}" for x, cls in cases])
 
 
+def steps(ranks: list[Any], layout: str, cls: Any) -> list[tuple[Any, Any]]:
+    """What both processes found in each step."""
+    first, second = (rank[f"{layout} {cls.__name__}"]["steps"] for rank in ranks)
+    return list(zip(first, second, strict=True))
+
+
+def whole(parts: tuple[Any, Any]) -> torch.Tensor:
+    """A gradient of which both have a part, or both all."""
+    (first, dim), (second, _) = parts
+    if dim is not None:
+        return torch.cat([first, second], dim)
+    torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+    return first
+
+
 @named(EXACT)
 def test_parts_are_clipped_as_the_whole(layout: str, cls: Any, ranks: list[Any]) -> None:
-    expected = alone(layout, cls)
-    for rank in ranks:
-        found = rank[f"{layout} {cls.__name__}"]
-        for ours, theirs in zip(found["steps"], expected["steps"], strict=True):
-            assert bool(ours["error"]) == bool(theirs["error"])
-            assert ours["skip"] == theirs["skip"]
-            assert ours["grads"].keys() == theirs["grads"].keys()
-            for name, grad in theirs["grads"].items():
-                torch.testing.assert_close(
-                    ours["grads"][name].view_as(grad), grad, rtol=1e-4, atol=1e-7, equal_nan=True, msg=name
-                )
+    expected = alone(layout, cls)["steps"]
+    for (first, second), step in zip(steps(ranks, layout, cls), expected, strict=True):
+        assert bool(first["error"]) == bool(step["error"])
+        assert first["skip"] == step["skip"]
+        assert first["grads"].keys() == step["grads"].keys()
+        for name, (grad, _) in step["grads"].items():
+            found = whole((first["grads"][name], second["grads"][name])).view_as(grad)
+            torch.testing.assert_close(found, grad, rtol=1e-4, atol=1e-7, equal_nan=True)
 
 
 @named(CASES)
 def test_processes_agree(layout: str, cls: Any, ranks: list[Any]) -> None:
-    one, other = (rank[f"{layout} {cls.__name__}"]["steps"] for rank in ranks)
-    for ours, theirs in zip(one, other, strict=True):
-        assert ours["skip"] == theirs["skip"]
-        assert bool(ours["error"]) == bool(theirs["error"])
-        for name, grad in ours["grads"].items():
-            torch.testing.assert_close(grad, theirs["grads"][name], rtol=0, atol=0, equal_nan=True)
+    """On errors, on steps to skip and on what both hold whole."""
+    for first, second in steps(ranks, layout, cls):
+        assert first["skip"] == second["skip"]
+        assert bool(first["error"]) == bool(second["error"])
+        for name, part in first["grads"].items():
+            whole((part, second["grads"][name]))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_processes_report_one_coefficient(layout: str, ranks: list[Any]) -> None:
     expected = alone(layout, NormClip)["steps"]
-    for i, step in enumerate(expected):
-        first, second = (rank[f"{layout} NormClip"]["steps"][i]["values"] for rank in ranks)
-        assert first == second
-        assert first == pytest.approx(step["values"], rel=1e-5)
+    for (first, second), step in zip(steps(ranks, layout, NormClip), expected, strict=True):
+        assert first["values"] == second["values"]
+        assert first["values"] == pytest.approx(step["values"], rel=1e-5)
 
 
 def test_these_gradients_are_clipped() -> None:

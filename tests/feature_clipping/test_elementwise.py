@@ -46,6 +46,7 @@ def test_a_batch_without_the_modality_says_nothing(unit: type[Unit]) -> None:
     for _ in range(2):
         before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
         assert torch.equal(clip(torch.zeros(4, 6), none), torch.zeros(4, 6))
+        clip(50 * torch.randn(4, 6), none)
         assert all(torch.equal(clip.state_dict()[name], tensor) for name, tensor in before.items())
         clip(torch.randn(4, 6), ~none)
 

@@ -26,7 +26,7 @@ from tests.gradient_balancing.parts import (
     take_step,
     view_of,
 )
-from tests.gradient_balancing.two_ranks import main, steps
+from tests.gradient_balancing.two_ranks import main, of_parts, steps
 from tests.module.clip_cases import make_student
 from tests.module.parts import make_module
 from tests.processes import needs_fork, run_apart
@@ -224,19 +224,31 @@ def test_trains_and_goes_on_where_it_was(cls: Any, tmp_path: Path) -> None:
     assert any(name.startswith(("balance/", "train/unimodal", "train/prototype")) for name in logged), logged
 
 
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("ranks")
+    run_apart(main, folder)
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+
+
 @needs_fork
-def test_two_processes_with_half_a_batch_each(tmp_path: Path) -> None:
+@EVERY
+def test_two_processes_with_half_a_batch_each(cls: Any, ranks: list[Any]) -> None:
     """They balance as one with the whole batch does, and remember the same."""
-    run_apart(main, tmp_path)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
-    expected = steps()
-    assert expected.keys() == {cls.__name__ for cls in concrete("gradient_balancing")}
-    for name, whole in expected.items():
-        for rank in ranks:
-            for mine, theirs in zip(rank[name], whole, strict=True):
-                torch.testing.assert_close(
-                    mine, theirs, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
-                )
+    for rank in ranks:
+        for mine, whole in zip(rank[cls.__name__], steps(cls), strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-6)
+
+
+@needs_fork
+def test_gradients_that_are_split_are_measured_whole(ranks: list[Any]) -> None:
+    expected = of_parts()
+    for rank in ranks:
+        for mine, whole in zip(rank["parts"][:2], expected[:2], strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-5, atol=1e-5)
+    for one, other in zip(ranks[0]["parts"][2:], ranks[1]["parts"][2:], strict=True):
+        assert one.any()
+        assert not torch.allclose(one, other), "the parts of one tensor must not get the same noise"
 
 
 def test_memory_stays_in_float32_and_refuses_another_shape() -> None:

@@ -13,14 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_distill.gradients import gradients_of
+from lightning_distill.gradient_balancing.base import inner_products
+from lightning_distill.gradient_balancing.ogm_ge import _add_noise, _deviations
+from lightning_distill.gradients import Gradients, gradients_of
 from tests.gradient_balancing.parts import CLASSES, ROWS, Student, inputs_of, view_of, weighted_of
 from tests.shelves import build, concrete
-
-
-def steps(rank: int = 0, world: int = 1) -> dict[str, list[Tensor]]:
-    """Balancer -> gradients of every step, in one piece, then what it remembers."""
-    return {cls.__name__: _steps(build(cls), rank, world) for cls in concrete("gradient_balancing")}
 
 
 def average(values: Tensor) -> Tensor:
@@ -31,7 +28,9 @@ def average(values: Tensor) -> Tensor:
     return values
 
 
-def _steps(balancer: Any, rank: int, world: int) -> list[Tensor]:
+def steps(cls: Any, rank: int = 0, world: int = 1) -> list[Tensor]:
+    """Gradients of every step, in one piece, then what the balancer remembers."""
+    balancer = build(cls)
     torch.manual_seed(5)
     student, made = Student().double(), []
     mine = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
@@ -71,11 +70,29 @@ def _balanced(balancer: Any, student: Any, view: Any) -> Tensor:
     return torch.cat([p.grad.flatten() for p in named.values() if p.grad is not None])
 
 
+def of_parts(rank: int = 0, world: int = 1) -> list[Tensor]:
+    """Deviations and inner products of gradients that are split by rows, then the noise on them."""
+    torch.manual_seed(9)
+    whole = [torch.randn(4, 3) + 2, torch.randn(6), torch.randn(2, 5)]
+    other = [torch.randn_like(g) for g in whole]
+    split = (0, 1)
+    parts = [g.chunk(world)[rank].clone() if i in split else g.clone() for i, g in enumerate(whole)]
+    beside = [g.chunk(world)[rank] if i in split else g for i, g in enumerate(other)]
+    splits = ((dist.group.WORLD, split),) if world > 1 else ()
+    weights = tuple(torch.nn.Parameter(g.clone()) for g in parts)
+    gradients = Gradients(("x", "y", "z"), weights, tuple(parts), splits=splits)
+    deviations = _deviations(gradients)
+    found = [deviations, inner_products(gradients, [parts, beside, [None, *beside[1:]]])]
+    _add_noise(gradients, deviations, seed=3)
+    return [*found, *(new - old.chunk(world)[rank] for new, old in zip(parts[:2], whole, strict=False))]
+
+
 def work(rank: int, folder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    torch.save(steps(rank, 2), folder / f"rank{rank}.pt")
+    found = {cls.__name__: steps(cls, rank, 2) for cls in concrete("gradient_balancing")}
+    torch.save(found | {"parts": of_parts(rank, 2)}, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 

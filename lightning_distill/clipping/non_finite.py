@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -169,6 +169,10 @@ class RaiseNonFinite(NonFiniteGuard):
     def __init__(self, rule: ClipRule) -> None:
         super().__init__(rule)
         self._pending: deque[_Look] = deque()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy waits for no news of the original's steps."""
+        return {**self.__dict__, "_pending": deque()}
 
     def refuse(self, gradients: Gradients, flags: Tensor) -> ClipReport:
         """Raise."""

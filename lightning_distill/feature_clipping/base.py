@@ -87,7 +87,8 @@ class ElementwiseClip(FeatureClip):
         """
         if self.unit is None:
             return self.epsilon
-        return self.epsilon * self.unit([_rows_there(x.detach(), present)], fresh=fresh)
+        bound = self.epsilon * self.unit([_rows_there(x.detach(), present)], fresh=fresh)
+        return bound.clamp(min=torch.finfo(x.dtype).tiny)  # no 0 in float16, by which 0 may not be divided
 
     def saturated(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Entries with |x| > eps."""

@@ -86,7 +86,8 @@ class _ClipGradientByUnit(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,), (clip, scale, present, fresh) = grads, ctx.given
-        bound = scale * clip.bound(grad / scale, present, fresh)
+        wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
+        bound = scale * clip.bound(wide / scale, present, fresh)
         return _clipped(grad, bound), None, None, None, None
 
 

@@ -21,10 +21,10 @@ class Quantile(Unit):
 
     q_t is the share-quantile of |x| over the entries that are not zero, taken together, with linear
     interpolation. Zeros say nothing of the size of the others: embeddings that were not looked up, a
-    modality that is absent, units that are off; NaN does not count either. Of more than 65 536 entries a sample is taken: see
-    `sample`. The logarithm keeps one outlying step from moving the unit far. A step whose quantile is not
-    finite, or that has zeros only, leaves history as it is. Before there is any history the tensors' own
-    quantile is the unit, and where there is none the smallest normal float32.
+    modality that is absent, units that are off. NaN does not count either. Of more than 65 536 entries a
+    sample is taken: see `sample`. The logarithm keeps one outlying step from moving the unit far. A step
+    whose quantile is not finite, or that has zeros only, leaves history as it is. Before there is any history
+    the tensors' own quantile is the unit, and where there is none the smallest normal float32.
 
     Where tensors are split over processes, log(q_t) is the mean over the processes of that of their parts:
     all have the same unit, which is not exactly the quantile of the whole.

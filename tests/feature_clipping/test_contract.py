@@ -197,3 +197,15 @@ def test_a_range_that_is_none_is_refused(cls: Any, epsilon: float) -> None:
 def test_an_empty_chain_is_refused() -> None:
     with pytest.raises(ConfigError, match="FeatureClipChain"):
         FeatureClipChain([])
+
+
+@RANGED
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_unit_of_nothing_but_zeros_does_no_harm(cls: Any, dtype: torch.dtype) -> None:
+    """The first batch may lack the modality altogether."""
+    x = torch.zeros(3, 4, dtype=dtype, requires_grad=True)
+    y = build(cls, unit=StandardDeviation())(x, torch.zeros(3, dtype=torch.bool))
+    y.sum().backward()
+    assert torch.equal(y, torch.zeros_like(x))
+    assert x.grad is not None
+    assert x.grad.isfinite().all()

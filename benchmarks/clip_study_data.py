@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,9 +78,10 @@ def read_pools(folder: Path, store: Path | None = None) -> dict[str, Pool]:
     pools = {"image": images(folder), "text": words(folder), "audio": sounds(folder)}
     if store is not None:
         store.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"{m}_x": p.x.numpy() for m, p in pools.items()}
+        arrays: dict[str, Any] = {f"{m}_x": p.x.numpy() for m, p in pools.items()}
         arrays |= {f"{m}_digit": p.digit for m, p in pools.items()}
-        np.savez(store, **arrays, **{f"{m}_split": p.split for m, p in pools.items()})
+        arrays |= {f"{m}_split": p.split for m, p in pools.items()}
+        np.savez(store, **arrays)
     return pools
 
 

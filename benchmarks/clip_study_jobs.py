@@ -91,7 +91,7 @@ def run(job: Job, steps: int) -> dict[str, Any]:
     parts = row(job.part, job.row).make(job.value)
     recipe = Recipe(job.optimizer, job.rate, steps, job.seed, job.dropout)
     trained = train(*_data(job), job.modalities, recipe, parts)
-    measured = {"val": {}, "test": {}}
+    measured: dict[str, dict[str, float]] = {"val": {}, "test": {}}
     for split in measured if job.tested else ("val",):
         features = job.part == "features"
         cases = cases_of(job.seed, split) if features else {"clean": rows_of(job.seed, split)}

@@ -56,7 +56,7 @@ class LayerNormClip(FeatureClip):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Normalise x, "batch dim"."""
         normalised: Tensor = self.norm(x)
         return normalised

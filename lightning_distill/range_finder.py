@@ -110,7 +110,7 @@ class ClipRangeFinder:
         recorder = QuantileRecorder()
         done = [self.trial(Choice(), recorder)]
         _tell(report, done)
-        quantiles = recorder.quantiles()
+        quantiles = recorded(recorder, done[0])
         ladder, goal = self.ladder(quantiles), self.settled_goal()
         search: Search = JointSearch(ladder, goal, self.trials) if self.rates else RangeSearch(ladder)
         while len(done) <= self.trials and (choice := search.following(done)) is not None:
@@ -202,6 +202,16 @@ class ClipRangeFinder:
             return optimizer
 
         return make
+
+
+def recorded(recorder: QuantileRecorder, first: Trial) -> dict[str, Quantiles]:
+    """Quantiles of the first training; where it exploded, of its first quarter, when it had not yet.
+
+    Args:
+        recorder: With all of its steps.
+        first: What came of it.
+    """
+    return recorder.quantiles(1.0 if first.value is not None else 0.25)
 
 
 def _tell(report: Callable[[Trial], None] | None, done: list[Trial]) -> None:

@@ -82,11 +82,15 @@ class QuantileRecorder:
             if there:
                 self._rows.setdefault(name, []).append(row_of(sampled(there)))
 
-    def quantiles(self) -> dict[str, Quantiles]:
-        """What was found; a group without a finite entry other than 0 is left out."""
+    def quantiles(self, part: float = 1.0) -> dict[str, Quantiles]:
+        """What was found; a group without a finite entry other than 0 is left out.
+
+        Args:
+            part: How much of the training counts, from its beginning; a step at least.
+        """
         found = {}
         for name, rows in self._rows.items():
-            table = torch.stack(rows).cpu().double()
+            table = torch.stack(rows[: max(1, int(part * len(rows)))]).cpu().double()
             table = table[table[:, 0].isfinite()]
             if len(table):
                 middle = table.quantile(0.5, dim=0).tolist()

@@ -48,7 +48,7 @@ class Ladder:
         """
         rungs = _at(quantiles, (0.999, 0.99, 0.9, 0.5))
         if not {"eps", "betas"} & optimizer.keys():
-            return cls(_apart([*rungs, *_at(quantiles, (0.1,))]), 2, step_follows=True)
+            return cls(_apart([*rungs, *_at(quantiles, (0.1,))]), 3, step_follows=True)
         median = quantiles.at(0.5)
         low = max(median / FAR_BELOW, FAR_BELOW * float(optimizer.get("eps") or 0.0))
         return cls(_apart([*rungs, Choice(min(low, median), why="signs only")]), 3)
@@ -109,8 +109,8 @@ class RangeSearch(Search):
 class JointSearch(Search):
     """Range and learning rate together.
 
-    First a range that clips half of the entries (a tenth, under SGD and of features). Then, with the better
-    of clip and no clip, learning rates in steps of 4, as long as they get better. The last trial, or the
+    First a range that clips half of the entries (of features, a tenth). Then, with the better of clip and no
+    clip, learning rates in steps of 4, as long as they get better. The last trial, or the
     last two, go to neighbouring ranges at the best rate. Under SGD a clipped entry moves its weight by
     eta * eps, so there the rate changes along with the range, and eta * eps stays what was found good.
 

@@ -63,7 +63,7 @@ class AdaptiveClip(ClipRule):
         factor = value_at(self.factor, gradients.step, gradients.epoch)
         _check(factor, f"AdaptiveClip.factor at step {gradients.step}, epoch {gradients.epoch}", 0.01)
         _refuse_flat(gradients)
-        clipped = [torch.zeros((), device=gradients.device)]
+        clipped = [torch.zeros((), dtype=torch.int64, device=gradients.device)]
         units = 0
         matrices = {n for n, p in zip(gradients.names, gradients.parameters, strict=True) if p.ndim > 1}
         whole = gradients.select(lambda name: name not in matrices and not self._excluded(name))
@@ -84,19 +84,18 @@ class AdaptiveClip(ClipRule):
         norms, limits = gradients.norms(), factor * weights.norms().clamp(min=self.floor)
         large = (norms > limits) & norms.isfinite()
         gradients.scale((limits / norms).masked_fill(~large, 1.0))
-        return large.float().sum()
+        return large.sum()
 
     def _clip_rows(self, parameter: Tensor, grad: Tensor, factor: float) -> Tensor:
-        norms = torch.stack([_row_norms(grad), _row_norms(_local(parameter.detach()))])
+        norms, sizes = _row_norms(grad), _plain_row_norms(_local(parameter.detach()))
         for group in _row_groups(parameter.grad):
-            squares = norms**2
+            squares = torch.stack([norms, sizes]).to(widest(grad.device)) ** 2
             dist.all_reduce(squares, group=group)
-            norms = squares.sqrt()
-        norm, limit = norms[0], factor * norms[1].clamp(min=self.floor)
-        large = (norm > limit) & norm.isfinite()
-        ratios = (limit / norm).masked_fill(~large, 1.0).to(torch.promote_types(grad.dtype, torch.float32))
-        _scale_rows(grad, ratios, large)
-        return large.float().sum()
+            norms, sizes = squares.sqrt()
+        limits = factor * sizes.clamp(min=self.floor)
+        large = (norms > limits) & norms.isfinite()
+        _scale_rows(grad, limits / norms, large)
+        return large.sum()
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -105,26 +104,32 @@ class AdaptiveClip(ClipRule):
 
 def _scale_rows(grad: Tensor, ratios: Tensor, large: Tensor) -> None:
     """On the CPU only rows that change are written, unless they are many."""
+    ratios = ratios.to(torch.promote_types(grad.dtype, torch.float32))
     if grad.device.type == "cpu":
         at = large.nonzero().flatten()
-        if len(at) * 8 <= len(grad):
-            if len(at):
-                grad.index_copy_(0, at, grad.index_select(0, at).mul_(_beside(ratios[at], grad)))
+        if not len(at):
             return
-    grad.mul_(_beside(ratios, grad))
+        if len(at) * 8 <= len(grad):
+            grad.index_copy_(0, at, grad.index_select(0, at).mul_(_beside(ratios[at], grad)))
+            return
+    grad.mul_(_beside(ratios.masked_fill(~large, 1.0), grad))
 
 
 def _beside(ratios: Tensor, grad: Tensor) -> Tensor:
     return ratios.view(-1, *[1] * (grad.ndim - 1))
 
 
+def _plain_row_norms(x: Tensor, p: float = 2.0) -> Tensor:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x, p, dim=tuple(range(1, x.ndim)), dtype=dtype)
+
+
 def _row_norms(x: Tensor) -> Tensor:
-    dims, dtype = tuple(range(1, x.ndim)), torch.promote_types(x.dtype, torch.float32)
-    norms = torch.linalg.vector_norm(x, dim=dims, dtype=dtype).to(widest(x.device))
-    if not x.numel() or (x.device.type == "cpu" and bool(norms.isfinite().all())):
+    norms = _plain_row_norms(x)
+    if not x.numel() or (x.device.type == "cpu" and math.isfinite(norms.sum().item())):
         return norms
-    top = torch.linalg.vector_norm(x, math.inf, dim=dims, dtype=dtype).to(norms.dtype)
-    return torch.where(norms.isfinite(), norms, top * math.sqrt(x[0].numel()))
+    top = _plain_row_norms(x, math.inf).to(widest(x.device))
+    return torch.where(norms.isfinite(), norms.to(top.dtype), top * math.sqrt(x[0].numel()))
 
 
 def _local(tensor: Tensor) -> Tensor:

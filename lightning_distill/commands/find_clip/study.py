@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.range_finder import ClipRangeFinder, ClipRangeResult
+from lightning_distill.range_finder import ClipRangeFinder, ClipRangeResult, recorded
 from lightning_distill.range_places import ALL
 from lightning_distill.range_quantiles import QuantileRecorder
 from lightning_distill.range_search import STEP, Ladder
@@ -51,7 +51,7 @@ def run_study(
     done = [finder.trial(Choice(), recorder)]
     if report is not None:
         report(done[0])
-    quantiles = recorder.quantiles()
+    quantiles = recorded(recorder, done[0])
     ladder, goal = finder.ladder(quantiles), finder.settled_goal()
     file.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(

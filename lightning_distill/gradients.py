@@ -93,7 +93,8 @@ class Gradients:
         """
         if not self.splits:
             return values
-        values = values.masked_fill(values.isnan(), math.inf) if largest else values.clone()
+        lossy = largest and values.is_floating_point()
+        values = values.masked_fill(values.isnan(), math.inf) if lossy else values.clone()
         for group, at in self.splits:
             # A list as index would be copied to the device, and waited for.
             rows = torch.tensor(at).to(values.device, non_blocking=True)

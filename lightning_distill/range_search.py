@@ -48,7 +48,7 @@ class Ladder:
         """
         rungs = _at(quantiles, (0.999, 0.99, 0.9, 0.5))
         if not {"eps", "betas"} & optimizer.keys():
-            return cls(_apart([*rungs, *_at(quantiles, (0.1,))]), 3, step_follows=True)
+            return cls(_apart([*rungs, *_at(quantiles, (0.1,))]), 2, step_follows=True)
         median = quantiles.at(0.5)
         low = max(median / FAR_BELOW, FAR_BELOW * float(optimizer.get("eps") or 0.0))
         return cls(_apart([*rungs, Choice(min(low, median), why="signs only")]), 3)
@@ -109,10 +109,11 @@ class RangeSearch(Search):
 class JointSearch(Search):
     """Range and learning rate together.
 
-    First a range that clips half of the entries (of features, a tenth). Then, with the better of clip and no
-    clip, learning rates in steps of 4, as long as they get better. The last trial, or the
-    last two, go to neighbouring ranges at the best rate. Under SGD a clipped entry moves its weight by
-    eta * eps, so there the rate changes along with the range, and eta * eps stays what was found good.
+    First a range that clips half of the entries (a tenth, under SGD and of features), or the rung below it
+    where training diverged without a clip. Then, with the better of clip and no clip, learning rates in
+    steps of 4, as long as they get better. The last trial, or the last two, go to neighbouring ranges at the
+    best rate. Under SGD a clipped entry moves its weight by eta * eps, so there the rate changes along with
+    the range, and eta * eps stays what was found good.
 
     Args:
         ladder: Ranges.
@@ -122,12 +123,11 @@ class JointSearch(Search):
 
     def __init__(self, ladder: Ladder, goal: Goal, trials: int) -> None:
         self.ladder, self.goal, self.trials = ladder, goal, trials
-        self.first = ladder.rungs[min(ladder.first, len(ladder.rungs) - 1)]
 
     def following(self, done: Sequence[Trial]) -> Choice | None:
         """See the class."""
         if len(done) == 1:
-            return self.first
+            return self._first(done)
         best = self.goal.best(done)
         left = self.trials - (len(done) - 1)
         another = self._another_range(done, best)
@@ -135,12 +135,17 @@ class JointSearch(Search):
             return another
         return self._another_rate(done, best) or another
 
+    def _first(self, done: Sequence[Trial]) -> Choice:
+        at = self.ladder.first + (done[0].value is None)
+        return self.ladder.rungs[min(at, len(self.ladder.rungs) - 1)]
+
     def _another_rate(self, done: Sequence[Trial], best: Trial) -> Choice | None:
         """The next rate up or down with the best range; None where both neighbours are known to be worse."""
         choice = best.choice
         if best.value is None:  # nothing trains at these rates
             slowest = min(t.choice.rate for t in done)
-            return Choice(self.first.epsilon, slowest / STEP**2, self.first.why)
+            first = self._first(done)
+            return Choice(first.epsilon, slowest / STEP**2, first.why)
         known = {t.choice.rate for t in done if t.choice.epsilon == choice.epsilon}
         ways = [choice.rate * STEP, choice.rate / STEP]
         if any(t.value is None and t.choice.rate <= choice.rate for t in done):

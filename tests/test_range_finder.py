@@ -19,7 +19,7 @@ from lightning_distill.feature_clipping import HardClip
 from lightning_distill.gradients import Gradients
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import GroupedOptimizer, ParameterGroup
-from lightning_distill.range_finder import ClipRangeFinder
+from lightning_distill.range_finder import ClipRangeFinder, recorded
 from lightning_distill.range_places import ALL, FeatureRange, GradientRange
 from lightning_distill.range_quantiles import LEVELS, SAMPLE, QuantileRecorder, Quantiles, sampled
 from lightning_distill.range_search import JointSearch, Ladder, RangeSearch
@@ -83,6 +83,16 @@ def test_a_few_exploded_steps_do_not_move_quantiles() -> None:
     for step in range(9):
         recorder.add({"a": [torch.linspace(0.1, 1, 50) * (1e6 if step in (2, 7) else 1)]})
     assert recorder.quantiles()["a"].values[-1] == pytest.approx(1.0)
+
+
+def test_of_a_training_that_exploded_the_beginning_counts() -> None:
+    recorder = QuantileRecorder()
+    for step in range(9):
+        recorder.add({"a": [torch.linspace(0.1, 1, 50) * 10.0**step]})
+    stopped = Trial(Choice(), 0.1, None)
+    assert recorded(recorder, stopped)["a"].values[-1] == pytest.approx(10**0.5, rel=1.0)
+    assert recorded(recorder, stopped)["a"].steps == 2
+    assert recorded(recorder, trial(None, 0.5))["a"].steps == 9
 
 
 def test_a_group_of_zeros_or_nan_is_left_out() -> None:
@@ -205,6 +215,18 @@ def test_a_joint_search_walks_towards_better_rates(optimizer: dict[str, Any], ta
     nearest = min(abs(np.log(t.choice.rate / target)) for t in done)
     assert nearest <= np.log(4) + 1e-9
     assert len({t.choice for t in done}) == 6
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, SGD])
+def test_where_training_diverged_more_is_clipped_at_first(optimizer: dict[str, Any]) -> None:
+    ladder = Ladder.of_gradients(Quantiles(tuple(10.0 ** (i - 8) for i in range(11)), 0.0, 1), optimizer)
+    first, lower = (JointSearch(ladder, GOAL, 5).following([trial(None, value)]) for value in (0.5, None))
+    assert first is not None
+    assert lower is not None
+    assert first.epsilon is not None
+    assert lower.epsilon is not None
+    assert lower.epsilon < first.epsilon
+    assert first.rate == lower.rate == 1.0
 
 
 def test_where_nothing_trains_a_joint_search_goes_far_down() -> None:

@@ -26,7 +26,8 @@ class AdaptiveClip(ClipRule):
     whose gradient is not finite is left as it is; one whose squares overflow float32 counts as sqrt(size)
     times its largest entry, which clips it more.
 
-    Where FSDP2 splits tensors by rows, matrices need no communication; vectors need one sum for all.
+    Where FSDP2 splits tensors by rows, matrices need no communication; all vectors together need two
+    short sums.
 
     Args:
         factor: f, the largest |g_i| / |w_i|; positive. May follow a schedule. The paper takes 0.01 for
@@ -40,8 +41,8 @@ class AdaptiveClip(ClipRule):
             into pieces that know nothing of rows.
 
     Source: Brock et al., High-Performance Large-Scale Image Recognition Without Normalization (2102.06171),
-    section 4.1: the classifier is not clipped. timm leaves out the last two parameters by order, whatever
-    they are; optax nothing, and its units are columns.
+    section 4, and 4.1 for the classifier, which is not clipped. timm leaves out the last two parameters by
+    order, whatever they are; optax nothing, and its units are columns.
 
     >>> w = torch.nn.Parameter(torch.tensor([[3.0, 4.0], [30.0, 40.0]])); w.grad = torch.ones(2, 2)
     >>> report = AdaptiveClip(0.1).clip({"encoders.image.weight": w})

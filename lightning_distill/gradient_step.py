@@ -18,7 +18,7 @@ from lightning_distill.feature_clipping import BoundaryClip
 from lightning_distill.gradient_balancing import GradientBalancer, StudentView
 from lightning_distill.gradients import Gradients
 from lightning_distill.model import MultimodalModel
-from lightning_distill.ranks import average
+from lightning_distill.ranks import alone, average
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows, only_rows
 from lightning_distill.tasks import Task
 
@@ -104,12 +104,12 @@ class GradientStep:
         groups = trainer.optimizers[0].param_groups
         trained = [p for group in groups for p in group["params"] if p.requires_grad]
         for name, value in terms.items():
+            kept = self._by_term.setdefault(name, {})
             if not value.requires_grad:
                 continue
             share = value / trainer.accumulate_grad_batches
             loss = share if self._scale is None else share * self._scale
             found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
-            kept = self._by_term.setdefault(name, {})
             for parameter, grad in zip(trained, found, strict=True):
                 if grad is not None:
                     kept[id(parameter)] = kept[id(parameter)] + grad if id(parameter) in kept else grad
@@ -144,9 +144,12 @@ class GradientStep:
         found: dict[str, list[Tensor | None]] = {}
         for name, kept in by_term.items():
             there = [kept.get(id(p)) for p in gradients.parameters]
-            grads = [g if self._scale is None else g / self._scale for g in there if g is not None]
-            whole = iter(average(grads))
-            found[name] = [None if g is None else next(whole) for g in there]
+            if self._scale is not None:
+                there = [None if g is None else g / self._scale for g in there]
+            if not alone():  # another process may have what this one has not
+                pairs = zip(there, gradients.parameters, strict=True)
+                there = list(average([torch.zeros_like(p) if g is None else g for g, p in pairs]))
+            found[name] = there
         return found
 
 

@@ -69,7 +69,8 @@ class ModelOutput:
         logits: float tensor "batch classes".
         embedding: float tensor "batch dim", the fused feature after clipping; None where a foreign model
             does not tell which of its tensors that is.
-        features: modality -> float tensor "batch dim_m", one per encoder, zero where absent.
+        features: modality -> float tensor "batch dim_m", one per encoder, after the
+            modality's clip, zero where absent.
         extras: 0-d tensors worth logging, such as the saturated share of the fused feature.
         layers: Path of a module -> its output, for the layers that were asked for.
         present: modality -> bool tensor "batch", which features were there, after modality dropout.

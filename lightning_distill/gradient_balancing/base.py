@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -51,8 +51,8 @@ class GradientBalancer(nn.Module, ABC):
     """Balances what modalities and terms do to the student's weights.
 
     In a training step, `terms` is called with the weighted terms of the loss; the sum of what it returns is
-    trained on. After backward, and before the clip rule, `balance` may edit the gradients in place. A
-    subclass implements one of the two, or both. What it learns or remembers are parameters and buffers, so
+    trained on. After backward, and before the clip rule, `balance` may edit the gradients in place; one that
+    only does that returns the terms as they are. What it learns or remembers are parameters and buffers, so
     that they reach optimizer and checkpoint.
     """
 
@@ -64,6 +64,7 @@ class GradientBalancer(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
 
+    @abstractmethod
     def terms(self, weighted: Mapping[str, Tensor], view: StudentView) -> dict[str, Tensor]:
         """What is trained on.
 
@@ -74,7 +75,6 @@ class GradientBalancer(nn.Module, ABC):
         Returns:
             Name -> 0-d tensor; these are added up. Own terms are called "unimodal/<modality>" or alike.
         """
-        return dict(weighted)
 
     def balance(
         self, gradients: Gradients, by_term: Mapping[str, Sequence[Tensor | None]]

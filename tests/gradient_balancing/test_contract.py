@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.gradient_balancing import Memory
 from lightning_distill.structures import UNLABELLED
 from tests.builders import Notebook, make_data, make_trainer, same_bits, weights_of
 from tests.gradient_balancing.parts import (
@@ -249,12 +248,3 @@ def test_gradients_that_are_split_are_measured_whole(ranks: list[Any]) -> None:
     for one, other in zip(ranks[0]["parts"][2:], ranks[1]["parts"][2:], strict=True):
         assert one.any()
         assert not torch.allclose(one, other), "the parts of one tensor must not get the same noise"
-
-
-def test_memory_stays_in_float32_and_refuses_another_shape() -> None:
-    memory = Memory()
-    memory.at("a", torch.zeros(3, dtype=torch.float64))
-    memory.bfloat16()
-    assert memory.at("a", torch.zeros(3)).dtype == torch.float32
-    with pytest.raises(ConfigError, match="of 'a': found a tensor of shape"):
-        memory.at("a", torch.zeros(4))

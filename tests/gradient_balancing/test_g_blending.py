@@ -98,10 +98,10 @@ def test_weights_start_equal() -> None:
 def test_weights_are_measured_from_one_epoch_to_the_next() -> None:
     """Validation of other samples than training; sanity and mid-epoch validations do not count."""
     student, inputs, target = setting()
-    other = {m: x.flip(0) + 0.1 for m, x in inputs.items()}
+    other = {m: x.flip(0) + 1.0 for m, x in inputs.items()}
     balancer, measured = GBlending(), []
     look(balancer, student, {m: 9 * x for m, x in other.items()}, target, False)
-    for scale in (1.0, 0.6):
+    for scale in (3.0, 0.7):
         learn(student, scale)
         look(balancer, student, {m: x[:4] for m, x in inputs.items()}, target[:4], True)
         look(balancer, student, {m: 9 * x for m, x in other.items()}, target, False)
@@ -112,12 +112,12 @@ def test_weights_are_measured_from_one_epoch_to_the_next() -> None:
         balancer.end_epoch(average_alone)
     (t_0, v_0), (t_1, v_1) = measured
     value = np.maximum(v_0 - v_1, 0) / np.maximum(((v_1 - t_1) - (v_0 - t_0)) ** 2, 1e-8)
-    assert value.sum() > 0
     w = value / value.sum()
+    assert w.min() > 0.1
     assert np.abs(w - 1 / 3).max() > 0.05
     found = look(balancer, student, inputs, target, True)
     expected = {"task": 2 * w[0], "kd": 3 * w[0], "unimodal/a": w[1] * t_1[1], "unimodal/b": w[2] * t_1[2]}
-    assert found == pytest.approx(expected, rel=1e-2, abs=1e-4)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("super_epoch", [1, 2])

@@ -1,4 +1,4 @@
-"""The same training twice: in Lightning, with a rule in it, and as a plain loop that calls the rule itself."""
+"""The same training twice: in Lightning with a rule, and as a plain loop that calls the rule itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
@@ -138,12 +139,13 @@ def flat(student: nn.Module) -> Tensor:
     return torch.cat([p.detach().float().flatten() for p in student.parameters()])
 
 
-def in_lightning(case: Case, folder: Path, rank: int = 0, **options: Any) -> Tensor:
+def in_lightning(case: Case, folder: Path, rank: int = 0, device: str = "cpu", **options: Any) -> Tensor:
     """The weights after the training in Lightning."""
     student, rule = make_student(), make_rule(case.rule)
+    options["accelerator"] = {"cpu": "cpu", "cuda": "gpu"}[device]
     if case.precision == "16-mixed":
-        scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
-        options["plugins"] = [MixedPrecision("16-mixed", "cpu", scaler)]
+        scaler = torch.amp.GradScaler(device, init_scale=SCALE)
+        options["plugins"] = [MixedPrecision("16-mixed", device, scaler)]
     else:
         options["precision"] = case.precision
     callbacks, module = [], None
@@ -157,21 +159,21 @@ def in_lightning(case: Case, folder: Path, rank: int = 0, **options: Any) -> Ten
     trainer = make_trainer(folder, callbacks=callbacks, use_distributed_sampler=False, **options)
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     assert trainer.global_step == STEPS
-    return flat(student)
+    return flat(student).cpu()
 
 
-def by_hand(case: Case, rule: ClipRule | None) -> Tensor:
+def by_hand(case: Case, rule: ClipRule | None, device: str = "cpu") -> Tensor:
     """The weights after a plain loop; the mean over ranks is the mean of their losses."""
-    student = make_student()
+    student = make_student().to(device)
     optimizer = optimizer_of(student.parameters(), fused=False)
-    scaler = torch.amp.GradScaler("cpu", init_scale=SCALE, enabled=case.precision == "16-mixed")
+    scaler = torch.amp.GradScaler(device, init_scale=SCALE, enabled=case.precision == "16-mixed")
     dtype = torch.float16 if case.precision == "16-mixed" else torch.bfloat16
     task, ranks = Classification(), make_batches(case.accumulate, case.ranks)
     for step in range(STEPS):
         for micro in range(case.accumulate):
             for batches in ranks:
-                batch = batches[step * case.accumulate + micro]
-                with torch.autocast("cpu", dtype, enabled=case.precision != "32-true", cache_enabled=False):
+                batch = moved(batches[step * case.accumulate + micro], device)
+                with torch.autocast(device, dtype, enabled=case.precision != "32-true", cache_enabled=False):
                     loss = task.loss(student(batch).logits, batch["target"])
                 scaler.scale(loss / case.accumulate / case.ranks).backward()
         scaler.unscale_(optimizer)
@@ -180,4 +182,10 @@ def by_hand(case: Case, rule: ClipRule | None) -> Tensor:
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-    return flat(student)
+    return flat(student).cpu()
+
+
+def moved(batch: Batch, device: str) -> Batch:
+    """The batch on a device."""
+    found: Batch = move_data_to_device(batch, torch.device(device))
+    return found

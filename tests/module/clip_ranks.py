@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+import torch.multiprocessing as mp
 
-from lightning_distill.callbacks import ClipGradients
-from tests.module.clip_cases import Case, cases, in_lightning
+from tests.module.clip_cases import cases, in_lightning
 
 
 def main(folder: Path) -> None:
-    """Write the weights of every case, a file a rank."""
+    """Write the weights of every case, a file a rank; the folder holds a free port."""
     torch.set_num_threads(1)
-    import torch.multiprocessing as mp
-
-    mp.start_processes(_rank, args=(folder,), nprocs=2, start_method="fork")
+    mp.start_processes(_rank, args=(folder,), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
 
 
 def _rank(rank: int, folder: Path) -> None:
-    import os
-
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "NODE_RANK": "0"}
     os.environ |= {"MASTER_PORT": (folder / "port").read_text(), "LOCAL_RANK": str(rank), "RANK": str(rank)}
     found = {

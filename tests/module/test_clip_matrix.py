@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -48,13 +47,13 @@ def test_one_process(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Tensor], ...]]:
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], ...]:
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         (folder / "port").write_text(str(found.getsockname()[1]))
     run_apart(main, folder)
-    yield tuple(torch.load(folder / f"rank{rank}.pt") for rank in (0, 1))
+    return tuple(torch.load(folder / f"rank{rank}.pt") for rank in (0, 1))
 
 
 @needs_fork

@@ -210,4 +210,3 @@ def test_lbfgs_asks_several_times_in_one_step(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.fit(supervised(optimizer=lbfgs, clip_rule=rule), make_data(batch_size=14))
     assert int(rule.seen) == trainer.global_step == 2
-

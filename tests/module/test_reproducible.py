@@ -22,6 +22,7 @@ from tests.builders import make_data, make_model, make_trainer, same_bits, weigh
 from tests.module.parts import Each, make_module
 
 EPOCHS = 3  # of 4 batches each
+CLIP = partial(ValueClip, 0.05)
 
 
 class Kill(Callback):
@@ -39,7 +40,7 @@ class KilledError(Exception):
     """The crash."""
 
 
-def build(seed: int = 11, rule: Callable[[], ClipRule] = partial(ValueClip, 0.05)) -> DistillationModule:
+def build(seed: int = 11, rule: Callable[[], ClipRule] = CLIP) -> DistillationModule:
     """Student (dropout of units and of modalities, batch normalisation) and teacher, the same each time."""
     seed_everything(seed, verbose=False)
     return make_module(student=make_model(modality_dropout=0.3), clip_rule=rule())
@@ -49,7 +50,7 @@ def train(
     folder: Path,
     workers: int = 0,
     resume: Path | None = None,
-    rule: Callable[[], ClipRule] = partial(ValueClip, 0.05),
+    rule: Callable[[], ClipRule] = CLIP,
     **options: Any,
 ) -> dict[str, Tensor]:
     """Weights, the rule's history and the optimizer's state after a run."""

@@ -42,7 +42,7 @@ from lightning_distill.structures import Batch
 
 RATES: Final = {"sgd": (0.01, 0.03, 0.1, 0.3, 1.0), "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03)}
 RANGES: Final = (None, 1.0, 0.1, 0.01, 1e-3, 1e-4)
-STEPS: Final = 400
+STEPS: Final = 250
 TRIALS: Final = 5
 
 
@@ -178,7 +178,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -199,6 +199,8 @@ def main() -> int:
     gaps = [f["gap"] for row in rows for f in row["found"]]
     told = {
         "about": "gap in points of validation accuracy between the grid's best and the finder's choice",
+        "seeds": options.seeds,
+        "steps": options.steps,
         "trials": 1 + TRIALS,
         "grid": len(RANGES) * len(RATES["sgd"]),
         "gap": {"median": statistics.median(gaps), "min": min(gaps), "max": max(gaps)},

@@ -75,7 +75,8 @@ def _norms_on_cpu(tensors: Sequence[Tensor], p: float) -> list[float]:
     small = [i for i, x in enumerate(tensors) if x.numel() <= _SMALL and x.dtype == torch.float32]
     norms: dict[int, float] = {}
     if small and p < math.inf:
-        found = torch.stack(torch._foreach_norm([tensors[i] for i in small], p))
+        wide = None if p == 2 else torch.float64  # sums of other powers lose digits in float32
+        found = torch.stack(torch._foreach_norm([tensors[i] for i in small], p, dtype=wide))
         norms = dict(zip(small, found.tolist(), strict=True))
     lowest = 10 ** (-24 / p)
     for i, x in enumerate(tensors):
@@ -90,4 +91,5 @@ def _fast_norm(x: Tensor, p: float) -> float:
         return math.nan
     if p == 2 and x.dtype in (torch.float32, torch.float64) and x.is_contiguous():
         return math.sqrt(sum(torch.dot(y, y).item() for y in x.view(-1).split(_PIECE)))
-    return torch.linalg.vector_norm(x, p, dtype=torch.promote_types(x.dtype, torch.float32)).item()
+    wide = torch.promote_types(x.dtype, torch.float32) if p == 2 else torch.float64
+    return torch.linalg.vector_norm(x, p, dtype=wide).item()

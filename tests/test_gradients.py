@@ -183,7 +183,7 @@ def test_unusual_gradients_are_refused(kind: str) -> None:
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e20, 3e38])
 def test_norms_on_a_gpu(p: float, size: float) -> None:
     grads = [torch.randn(300, 40).clamp(-1, 1) * size, torch.randn(()).clamp(-1, 1) * size, torch.zeros(3)]
-    grads += [grads[0].t(), torch.randn(9).bfloat16(), torch.zeros(0)]
+    grads += [grads[0].clone().t(), torch.randn(9).bfloat16(), torch.zeros(0)]
     expected, given_ = look(*grads), look(*[g.cuda() for g in grads])
     torch.cuda.set_sync_debug_mode("error")
     try:

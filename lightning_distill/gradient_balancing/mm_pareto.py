@@ -131,7 +131,7 @@ class MMPareto(GradientBalancer):
 
 def _two(products: Tensor, own: int) -> Tensor:
     """Inner products of (the sum of all but one) and that one: "2 2"."""
-    rest = torch.ones_like(products[0])
-    rest[own] = 0.0
+    # Writing a number into a place would make an accelerator wait.
+    rest = (torch.arange(len(products), device=products.device) != own).to(products)
     cross = products[own] @ rest
     return torch.stack([rest @ products @ rest, cross, cross, products[own, own]]).view(2, 2)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from lightning_distill.clipping import RaiseNonFinite, SkipNonFinite, ValueClip
 from lightning_distill.errors import NonFiniteError
@@ -41,10 +42,12 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path: Path, fused: bool, prec
     module = make_module(
         losses={"kd": Broken(at=2)}, optimizer=adamw, clip_rule=SkipNonFinite(ValueClip(0.1))
     )
+    scaler = torch.amp.GradScaler("cuda", init_scale=256.0)  # the default one overflows at first
+    mixed = [MixedPrecision("16-mixed", "cuda", scaler)] if precision == "16-mixed" else []
     trainer = make_trainer(
         tmp_path,
         accelerator="gpu",
-        precision=precision,
+        plugins=mixed,
         callbacks=[seen],
         logger=notebook,
         log_every_n_steps=1,
@@ -73,6 +76,9 @@ class Strict(Callback):
         torch.cuda.set_sync_debug_mode("default")
 
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 

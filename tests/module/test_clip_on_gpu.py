@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from lightning_distill.clipping import RaiseNonFinite, SkipNonFinite, ValueClip
 from lightning_distill.errors import NonFiniteError
-from lightning_distill.gradient_balancing import OGMGE, MMPareto
+from lightning_distill.gradient_balancing import OGMGE, MMPareto, PCGrad
 from tests.builders import Notebook, make_data, make_trainer
 from tests.module.clip_cases import Case, by_hand, cases, in_lightning, make_rule, make_student
 from tests.module.parts import make_module
@@ -82,7 +82,7 @@ class Strict(Callback):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("balancer", [None, OGMGE, MMPareto])
+@pytest.mark.parametrize("balancer", [None, partial(OGMGE, 0.3), MMPareto, PCGrad])
 def test_nothing_waits_between_backward_and_step(tmp_path: Path, balancer: Any) -> None:
     adamw = partial(torch.optim.AdamW, lr=0.01, fused=True)
     module = make_module(

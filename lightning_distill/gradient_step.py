@@ -194,4 +194,3 @@ def view_of(
         epoch=epoch,
         seed=seed,
     )
-

@@ -12,33 +12,31 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_distill import checks, parity
+from lightning_distill import checks
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
-from lightning_distill.evaluated import EvaluatedModule
 from lightning_distill.finite import FiniteCheck
 from lightning_distill.gradient_balancing import GradientBalancer
 from lightning_distill.gradient_step import GradientStep, loss_scale, view_of
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.optimization import GroupedOptimizer, make_optimizer, make_scheduler
-from lightning_distill.pair import Pair
-from lightning_distill.quiet import silence_warnings
 from lightning_distill.randomness import default_seed, seed_step
-from lightning_distill.ranks import average, first_process_first
+from lightning_distill.ranks import average
 from lightning_distill.schedules import Schedule
 from lightning_distill.sharding import shard
 from lightning_distill.stage_metrics import under
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Classification, Task
+from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import Teacher
 from lightning_distill.term_gradients import term_gradients
 from lightning_distill.term_log import StepLog, scale_report
 from lightning_distill.terms import TASK, WeightedTerms, nothing
 
 
-class DistillationModule(EvaluatedModule):
+class DistillationModule(TaughtModule):
     """Trains a student on labels, on a teacher's outputs, or on both.
 
     loss = w_task * task(student, labels) + sum_k w_k * term_k(student, teacher)
@@ -96,52 +94,33 @@ class DistillationModule(EvaluatedModule):
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
         gradient_balancer: GradientBalancer | None = None,
     ) -> None:
-        taught = teacher is not None
-        super().__init__(student, task or Classification(), taught)
-        checks.terms_fit(losses or {}, weights or {}, taught=taught)
+        super().__init__(student, teacher, task or Classification())
+        checks.terms_fit(losses or {}, weights or {}, taught=teacher is not None)
         checks.one_balancer(balancer, gradient_balancer)
-        self.teacher = teacher
         self.terms = WeightedTerms(losses or {}, weights or {}, balancer)
         checks.terms_fit_task(losses or {}, self.task)
         self.clip_rule, self.gradient_balancer = clip_rule, gradient_balancer
         self.optimizer_factory = optimizer
         self.scheduler_factory, self.scheduler_interval = lr_scheduler, scheduler_interval
         self.seed = default_seed()
-        self._pair = Pair(student, teacher)
         self._log, self._finite = StepLog(), FiniteCheck(deferred=False)
         self._step = GradientStep(None, None)
-        self._steps_seen = 0
 
     # -- set-up ---------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Check that data, student and teacher agree on classes, targets and preprocessing."""
-        silence_warnings()
-        datamodule = getattr(self.trainer, "datamodule", None)
-        checks.target_fits(self.task, datamodule, self.student.num_classes)
-        classes = getattr(datamodule, "classes", None)
-        checks.classes_fit(self.student, None, classes)
-        if self.teacher is not None:
-            self.teacher.begin(self.student)
-        self.teacher = checks.classes_fit(self.student, self.teacher, classes)
-        checks.preprocessing_fits(self.student, self.teacher, datamodule)
-        if stage == "fit":
-            self.student.preprocessing = parity.recorded(self.student, datamodule)
-        if self.teacher is None:
+        """Check that data, student and teacher go together; build the terms' adaptors."""
+        super().setup(stage)
+        if self.teacher is None or stage == "predict" or not any(self.terms.layers):
             return
-        checks.nothing_shared(self, self.teacher)
-        self._pair.close()
-        self._pair = Pair(self.student, self.teacher)
-        if stage == "predict":
-            return
+        student, teacher = self._pair.dry_run(first_batch(self.trainer, stage))
+        assert teacher is not None
+        self.terms.adapt(student, teacher)
+
+    def read_layers(self) -> None:
+        """Those the terms read."""
         if any(self.terms.layers):
             self._pair.read_layers(*self.terms.layers)
-        with first_process_first(self.trainer):
-            self._pair.open(datamodule, stage)
-        if any(self.terms.layers):
-            student, teacher = self._pair.dry_run(first_batch(self.trainer, stage))
-            assert teacher is not None
-            self.terms.adapt(student, teacher)
 
     def configure_model(self) -> None:
         """Split the student over the processes, where `ModelParallelStrategy` asks for it."""
@@ -156,18 +135,23 @@ class DistillationModule(EvaluatedModule):
         self._finite = FiniteCheck(deferred=accelerator is not None and self.device.type == accelerator.type)
         self._log.begin(self.trainer)
         self.student.train()
-        self._move_teacher()
+        self.move_teacher()
 
     def on_validation_start(self) -> None:
         """Move the teacher to the student's device; see that the last losses were finite."""
         self._finite.settle()
-        self._move_teacher()
+        self.move_teacher()
 
     on_test_start = on_validation_start
 
-    def _move_teacher(self) -> None:
-        if self.teacher is not None:
-            self.teacher.to(self.device)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save nothing that was made with a loss that is not finite.
+
+        Raises:
+            NonFiniteError: If a loss before it was NaN or infinite.
+        """
+        self._finite.settle()
+        super().on_save_checkpoint(checkpoint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer over the student and the terms' adaptors; the teacher is not among them."""
@@ -177,22 +161,12 @@ class DistillationModule(EvaluatedModule):
         scheduler: Any = make_scheduler(self.scheduler_factory, optimizer, self, self.scheduler_interval)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Let the teacher add what it has on disk, while the batch is on the CPU."""
-        return batch if self.teacher is None else self.teacher.fetch(batch)
-
     def on_train_epoch_end(self) -> None:
         """See that the last losses were finite; let balancer and teacher close the epoch."""
         self._finite.settle()
         if self.gradient_balancer is not None:
             self.gradient_balancer.end_epoch(lambda value: average([value])[0])
-        if self.teacher is not None:
-            self.teacher.end_epoch(self.trainer.strategy.barrier)
-
-    def teardown(self, stage: str) -> None:
-        """Let the teacher close what it has open."""
-        if self.teacher is not None:
-            self.teacher.close()
+        self.close_teachers_epoch()
 
     # -- one step -------------------------------------------------------------------------------------
 
@@ -245,9 +219,7 @@ class DistillationModule(EvaluatedModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Give the loggers what was measured; let the teacher follow, once an optimizer step."""
         self._log.flush(self.trainer)
-        if self.teacher is not None and self.trainer.global_step > self._steps_seen:
-            self._steps_seen = self.trainer.global_step
-            self.teacher.after_step(self.student, self._steps_seen)
+        self.let_teacher_follow()
 
     def configure_gradient_clipping(
         self,
@@ -304,30 +276,8 @@ class DistillationModule(EvaluatedModule):
         """Update means and metrics."""
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
-        if self.gradient_balancer is not None and self.gradient_balancer.reads_validation and stage == "val":
+        fitting = stage == "val" and self.trainer.state.fn == "fit"
+        if fitting and self.gradient_balancer is not None and self.gradient_balancer.reads_validation:
             self._balanced(terms, student, batch)
         self.metrics.add(under(stage, {"loss": self.total(terms)} | terms), batch)
         self.metrics.update_at(stage, student, [] if teacher is None else [teacher], batch)
-
-    # -- checkpoints ----------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes, and what a teacher that changes has become.
-
-        Raises:
-            NonFiniteError: If a loss before it was NaN or infinite.
-        """
-        self._finite.settle()
-        checkpoint["classes"] = None if self.student.classes is None else list(self.student.classes)
-        if self.teacher is not None and (state := self.teacher.state_dict()):
-            checkpoint["teacher"] = state
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on training with other classes; give the teacher what it had become."""
-        if self._trainer is None:
-            return
-        if self.trainer.state.fn == "fit":
-            checks.same_classes_as_before(checkpoint.get("classes"), self.student.classes)
-        if self.teacher is not None and "teacher" in checkpoint:
-            self.teacher.load_state_dict(checkpoint["teacher"])
-

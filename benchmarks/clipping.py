@@ -39,7 +39,7 @@ import turns
 from lightning_distill.clipping import AdaptiveClip, NormClip, SkipNonFinite, ValueClip
 from lightning_distill.feature_clipping import BoundaryClip
 from lightning_distill.gradients import gradients_of
-from lightning_distill.telemetry import GradientTelemetry
+from lightning_distill.telemetry.gradients import GradientTelemetry
 
 AGC_FACTOR, AGC_FLOOR = 0.01, 1e-3
 ROW_SPREAD = 0.5

@@ -37,7 +37,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from lightning_distill.module import DistillationModule
-from lightning_distill.range_finder import Choice, ClipRangeFinder, Goal, Trial
+from lightning_distill.range_finding.finder import Choice, ClipRangeFinder, Goal, Trial
 from lightning_distill.structures import Batch
 
 RATES: Final = {"sgd": (0.01, 0.03, 0.1, 0.3, 1.0), "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03)}

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
-from lightning_distill.clip_watch import ClipWatch
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients, gradients_of
-from lightning_distill.telemetry import GradientTelemetry
+from lightning_distill.telemetry import ClipWatch, GradientTelemetry
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -10,7 +10,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_distill.clip_watch import ClipWatch
 from lightning_distill.clipper import GradientClipper
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
@@ -21,6 +20,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.ranks import alone, average
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows, only_rows
 from lightning_distill.tasks import Task
+from lightning_distill.telemetry import ClipWatch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer

@@ -17,11 +17,11 @@ from lightning_distill.commands.find_clip.lines import chosen_lines, put, rate_k
 from lightning_distill.commands.find_clip.picture import draw_picture
 from lightning_distill.commands.find_clip.sweep import sweep_file
 from lightning_distill.commands.find_clip.table import remarks
-from lightning_distill.range_finder import ClipRangeResult
-from lightning_distill.range_places import ALL, FeatureRange, GradientRange, Place
-from lightning_distill.range_quantiles import Quantiles
-from lightning_distill.range_search import Ladder
-from lightning_distill.range_trials import Choice, Goal, Trial, plateaus
+from lightning_distill.range_finding.finder import ClipRangeResult
+from lightning_distill.range_finding.places import ALL, FeatureRange, GradientRange, Place
+from lightning_distill.range_finding.quantiles import Quantiles
+from lightning_distill.range_finding.search import Ladder
+from lightning_distill.range_finding.trials import Choice, Goal, Trial, plateaus
 from tests.cli.conftest import Project, module, project, small_config
 
 __all__ = ["project"]

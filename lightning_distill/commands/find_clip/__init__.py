@@ -18,8 +18,8 @@ from lightning_distill.commands.find_clip.sweep import sweep_file
 from lightning_distill.commands.find_clip.table import show, trial_line
 from lightning_distill.commands.making import make
 from lightning_distill.module import DistillationModule
-from lightning_distill.range_finder import ClipRangeFinder, Goal
-from lightning_distill.range_places import FeatureRange, GradientRange
+from lightning_distill.range_finding.finder import ClipRangeFinder, Goal
+from lightning_distill.range_finding.places import FeatureRange, GradientRange
 from lightning_distill.reporting.atomic import write_atomically, write_json
 
 _KEPT: Final = (

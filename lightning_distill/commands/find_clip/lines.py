@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import yaml  # type: ignore[import-untyped]
 
 from lightning_distill.commands.find_clip.table import remarks
-from lightning_distill.range_places import Place, rounded
-from lightning_distill.range_quantiles import LEVELS
+from lightning_distill.range_finding.places import Place, rounded
+from lightning_distill.range_finding.quantiles import LEVELS
 
 if TYPE_CHECKING:
-    from lightning_distill.range_finder import ClipRangeResult
+    from lightning_distill.range_finding.finder import ClipRangeResult
 
 OPTIMIZER = ("model", "init_args", "optimizer")
 

@@ -6,15 +6,15 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lightning_distill.range_places import ALL, Place
-from lightning_distill.range_trials import Trial
+from lightning_distill.range_finding.places import ALL, Place
+from lightning_distill.range_finding.trials import Trial
 from lightning_distill.reporting.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lightning_distill.range_finder import ClipRangeResult
+    from lightning_distill.range_finding.finder import ClipRangeResult
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's; rates also differ in their markers."""

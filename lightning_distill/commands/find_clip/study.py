@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.range_finder import ClipRangeFinder, ClipRangeResult, recorded
-from lightning_distill.range_places import ALL
-from lightning_distill.range_quantiles import QuantileRecorder
-from lightning_distill.range_search import STEP, Ladder
-from lightning_distill.range_trials import Choice, Trial, plateaus
+from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeResult, recorded
+from lightning_distill.range_finding.places import ALL
+from lightning_distill.range_finding.quantiles import QuantileRecorder
+from lightning_distill.range_finding.search import STEP, Ladder
+from lightning_distill.range_finding.trials import Choice, Trial, plateaus
 
 if TYPE_CHECKING:
     import optuna

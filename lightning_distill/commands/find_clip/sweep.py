@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml  # type: ignore[import-untyped]
 
 from lightning_distill.commands.find_clip.lines import rate_keys
-from lightning_distill.range_places import Place, rounded
-from lightning_distill.range_search import STEP
+from lightning_distill.range_finding.places import Place, rounded
+from lightning_distill.range_finding.search import STEP
 
 if TYPE_CHECKING:
-    from lightning_distill.range_finder import ClipRangeResult
+    from lightning_distill.range_finding.finder import ClipRangeResult
 
 NEVER: Final = 1.0e30
 """A range that nothing finite reaches stands for no clip."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lightning_distill.range_places import Place
-from lightning_distill.range_quantiles import LEVELS
-from lightning_distill.range_trials import Trial, width
+from lightning_distill.range_finding.places import Place
+from lightning_distill.range_finding.quantiles import LEVELS
+from lightning_distill.range_finding.trials import Trial, width
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lightning_distill.range_finder import ClipRangeResult
+    from lightning_distill.range_finding.finder import ClipRangeResult
 
 _SHOWN = (0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.gradients import Gradients, gradients_of
-from lightning_distill.telemetry import GradientTelemetry, group_of
-from tests.telemetry_reference import Edit, as_gradients, clamp, large, observe, reference, small
+from lightning_distill.telemetry.gradients import GradientTelemetry, group_of
+from tests.telemetry.reference import Edit, as_gradients, clamp, large, observe, reference, small
 
 NAMES = ("norm_before", "norm_after", "clipped_share", "zero_share", "cosine", "evenness")
 

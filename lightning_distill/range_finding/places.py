@@ -14,8 +14,8 @@ from lightning_distill.feature_clipping import HardClip
 from lightning_distill.gradients import Gradients
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
-from lightning_distill.range_quantiles import QuantileRecorder, Quantiles
-from lightning_distill.range_search import Ladder
+from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
+from lightning_distill.range_finding.search import Ladder
 
 ALL = "all"
 """Name of everything together among the groups."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lightning_distill.range_quantiles import Quantiles
-from lightning_distill.range_trials import Choice, Goal, Trial
+from lightning_distill.range_finding.quantiles import Quantiles
+from lightning_distill.range_finding.trials import Choice, Goal, Trial
 
 STEP: Final = 4.0
 """Between learning rates that are tried."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.gradients import Gradients
-from lightning_distill.telemetry import GradientTelemetry, group_of
+from lightning_distill.telemetry.gradients import GradientTelemetry, group_of
 
 Edit = Callable[[Tensor], object]
 

@@ -17,10 +17,10 @@ from lightning_distill.feature_clipping import HardClip
 from lightning_distill.gradients import Gradients
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import GroupedOptimizer, ParameterGroup
-from lightning_distill.range_finder import ClipRangeFinder
-from lightning_distill.range_places import ALL, FeatureRange, GradientRange
-from lightning_distill.range_quantiles import QuantileRecorder, Quantiles
-from lightning_distill.range_trials import Choice, Goal, Trial
+from lightning_distill.range_finding.finder import ClipRangeFinder
+from lightning_distill.range_finding.places import ALL, FeatureRange, GradientRange
+from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
+from lightning_distill.range_finding.trials import Choice, Goal, Trial
 from tests.builders import VectorSource, make_data, make_model
 from tests.test_range_search import reference
 

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_distill.range_finder import recorded
-from lightning_distill.range_quantiles import LEVELS, SAMPLE, QuantileRecorder, Quantiles, sampled
-from lightning_distill.range_search import JointSearch, Ladder, RangeSearch
-from lightning_distill.range_trials import Choice, Goal, Trial, plateaus
+from lightning_distill.range_finding.finder import recorded
+from lightning_distill.range_finding.quantiles import LEVELS, SAMPLE, QuantileRecorder, Quantiles, sampled
+from lightning_distill.range_finding.search import JointSearch, Ladder, RangeSearch
+from lightning_distill.range_finding.trials import Choice, Goal, Trial, plateaus
 
 ADAM = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
 SGD = {"lr": 0.1, "momentum": 0.9}

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from lightning_distill.errors import ConfigError, NonFiniteError
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import GroupedOptimizer
-from lightning_distill.range_best import BestValue
-from lightning_distill.range_places import ALL, GradientRange, Place
-from lightning_distill.range_quantiles import QuantileRecorder, Quantiles
-from lightning_distill.range_search import JointSearch, Ladder, RangeSearch, Search
-from lightning_distill.range_trials import Choice, Goal, Plateau, Trial, plateaus
+from lightning_distill.range_finding.best import BestValue
+from lightning_distill.range_finding.places import ALL, GradientRange, Place
+from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
+from lightning_distill.range_finding.search import JointSearch, Ladder, RangeSearch, Search
+from lightning_distill.range_finding.trials import Choice, Goal, Plateau, Trial, plateaus
 
 __all__ = ["Choice", "ClipRangeFinder", "ClipRangeResult", "Goal", "Trial"]
 

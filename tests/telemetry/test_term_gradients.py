@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_distill.term_gradients import term_gradients
+from lightning_distill.telemetry.term_gradients import term_gradients
 
 
 def feature(dtype: torch.dtype = torch.float64) -> Tensor:

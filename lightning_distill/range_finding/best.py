@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.range_trials import Choice, Goal, Trial
+from lightning_distill.range_finding.trials import Choice, Goal, Trial
 
 
 class BestValue(Callback):

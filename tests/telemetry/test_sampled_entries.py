@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_distill.telemetry import GradientTelemetry
-from tests.telemetry_reference import clamp, large, layouts, observe, reference
+from lightning_distill.telemetry.gradients import GradientTelemetry
+from tests.telemetry.reference import clamp, large, layouts, observe, reference
 
 
 def test_large_tensors_are_told_within_a_few_percent() -> None:

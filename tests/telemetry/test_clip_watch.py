@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
-from lightning_distill.clip_watch import ClipWatch
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
-from lightning_distill.telemetry import GradientTelemetry
+from lightning_distill.telemetry.clip_watch import ClipWatch
+from lightning_distill.telemetry.gradients import GradientTelemetry
 
 Edit = Callable[[Gradients], None]
 SIGNS, NEVER, CANCELS, SATURATED = "sign descent", "not bound once", "cancels a constant", "saturated for"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_distill.gradients import Gradients
-from lightning_distill.sampled_entries import SampledEntries, Signature, signature
+from lightning_distill.telemetry.sampled_entries import SampledEntries, Signature, signature
 
 _PARTS: Final = ("fusion", "head")
 

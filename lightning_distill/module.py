@@ -31,7 +31,7 @@ from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Classification, Task
 from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import Teacher
-from lightning_distill.telemetry.term_gradients import term_gradients
+from lightning_distill.telemetry import term_gradients
 from lightning_distill.term_log import StepLog, scale_report
 from lightning_distill.terms import TASK, WeightedTerms, nothing
 

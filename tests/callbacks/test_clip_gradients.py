@@ -117,7 +117,7 @@ def test_histories_of_several_optimizers_do_not_mix(tmp_path: Path) -> None:
 
 def test_one_rule_that_remembers_is_refused_for_two_optimizers(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, callbacks=[ClipGradients(AutoClip())])
-    with pytest.raises(ConfigError, match="1 rule.* for 2 optimizers"):
+    with pytest.raises(ConfigError, match=r"1 rule.* for 2 optimizers"):
         trainer.fit(TwoOptimizers(), loader())
 
 

@@ -22,7 +22,7 @@ from lightning_distill.range_finding.places import ALL, FeatureRange, GradientRa
 from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
 from lightning_distill.range_finding.trials import Choice, Goal, Trial
 from tests.builders import VectorSource, make_data, make_model
-from tests.test_range_search import reference
+from tests.range_finding.test_search import reference
 
 
 @pytest.fixture(autouse=True)

@@ -187,25 +187,28 @@ def gradients_of(
     Raises:
         ConfigError: If a gradient is sparse or complex.
     """
-    named = list({id(p): (n, p) for n, p in reversed(list(_named(parameters)))}.values())[::-1]
-    pairs = [(name, parameter) for name, parameter in named if parameter.grad is not None]
-    whole = [p.grad for _, p in pairs]
-    for (name, _), grad in zip(pairs, whole, strict=True):
-        _refuse_unusual(name, grad)
+    seen: set[int] = set()
+    names, owners, local, without = [], [], [], []
     split: dict[Any, list[int]] = {}
-    for i, grad in enumerate(whole):
-        for group in _groups(grad) or ([] if split_over is None else [split_over]):
-            split.setdefault(group, []).append(i)
-    return Gradients(
-        tuple(name for name, _ in pairs),
-        tuple(parameter for _, parameter in pairs),
-        tuple(g.to_local() if hasattr(g, "to_local") else g for g in whole),  # type: ignore[union-attr, misc]
-        step,
-        epoch,
-        fresh,
-        tuple((group, tuple(at)) for group, at in split.items()),
-        tuple(name for name, parameter in named if parameter.grad is None),
-    )
+    for name, parameter in _named(parameters):
+        if id(parameter) in seen:
+            continue
+        seen.add(id(parameter))
+        grad = parameter.grad
+        if grad is None:
+            without.append(name)
+            continue
+        # Most are plain tensors, and asking one for what it has not costs as much as clipping a small one.
+        plain = type(grad) is Tensor
+        _refuse_unusual(name, grad, () if plain else getattr(grad, "placements", ()))
+        for group in (() if plain else _groups(grad)) or (() if split_over is None else (split_over,)):
+            split.setdefault(group, []).append(len(names))
+        names.append(name)
+        owners.append(parameter)
+        local.append(grad.to_local() if not plain and hasattr(grad, "to_local") else grad)
+    splits = tuple((group, tuple(at)) for group, at in split.items())
+    where = (step, epoch, fresh, splits, tuple(without))
+    return Gradients(tuple(names), tuple(owners), tuple(local), *where)
 
 
 def _named(parameters: Any) -> Iterator[tuple[str, nn.Parameter]]:
@@ -216,11 +219,12 @@ def _named(parameters: Any) -> Iterator[tuple[str, nn.Parameter]]:
         yield given if isinstance(given, tuple) else (str(i), given)
 
 
-def _refuse_unusual(name: str, grad: Any) -> None:
-    kind = "sparse" if grad.layout != torch.strided else "complex" if grad.is_complex() else ""
-    fix = "set sparse=False on the embedding" if kind == "sparse" else "leave it out of the optimizer"
-    if any(placement.is_partial() for placement in getattr(grad, "placements", ())):
-        kind, fix = "partial", "add it up over the processes first: grad.redistribute(placements=...)"
+def _refuse_unusual(name: str, grad: Any, placements: Sequence[Any]) -> None:
+    kind = "complex" if grad.is_complex() else "sparse" if grad.layout is not torch.strided else ""
+    if kind or placements:
+        fix = "set sparse=False on the embedding" if kind == "sparse" else "leave it out of the optimizer"
+        if any(placement.is_partial() for placement in placements):
+            kind, fix = "partial", "add it up over the processes first: grad.redistribute(placements=...)"
     if kind:
         raise ConfigError(
             where=f"gradient of {name!r}",

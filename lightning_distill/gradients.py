@@ -188,7 +188,9 @@ def gradients_of(
         ConfigError: If a gradient is sparse or complex.
     """
     seen: set[int] = set()
-    names, owners, local, without = [], [], [], []
+    names: list[str] = []
+    without: list[str] = []
+    owners, local = list[nn.Parameter](), list[Any]()
     split: dict[Any, list[int]] = {}
     for name, parameter in _named(parameters):
         if id(parameter) in seen:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
-from lightning_distill.clipping import ClipRule
+from lightning_distill.clipping import ClipRule, RaiseNonFinite
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients, gradients_of
 from lightning_distill.telemetry import ClipWatch, GradientTelemetry
@@ -42,6 +42,7 @@ class GradientClipper:
         self._telemetry = GradientTelemetry()
         self._watch = ClipWatch()
         self._skipped: Tensor | float = 0.0
+        self._split: Any = None
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Learn the parameters' names; those of a student are without "student.".
@@ -56,6 +57,7 @@ class GradientClipper:
         if self.rule is not None:
             refuse_to_be_ignored(trainer)
             self.rule.to(module.device)
+        self._split = split_group(trainer.strategy.model or module)
         self._names = {id(p): _WRAPPERS.sub("", name) for name, p in module.named_parameters()}
 
     def gradients(self, trainer: Trainer, optimizer: Optimizer) -> Gradients | None:
@@ -69,7 +71,7 @@ class GradientClipper:
         named = [(self._names.get(id(p), f"adaptor.{i}"), p) for i, p in enumerate(parameters)]
         if all(p.grad is None for p in parameters) or _unscaled_and_overflown(trainer, optimizer):
             return None
-        return gradients_of(named, trainer.global_step, trainer.current_epoch, split_over=_split(trainer))
+        return gradients_of(named, trainer.global_step, trainer.current_epoch, split_over=self._split)
 
     def clip(
         self, trainer: Trainer, optimizer: Optimizer, gradients: Gradients, measure: bool
@@ -101,6 +103,16 @@ class GradientClipper:
         for line in self._watch.look(measured, trainer.global_step, optimizer):
             rank_zero_warn(line)
         return values | measured
+
+    def settle(self) -> None:
+        """Wait for what an accelerator has not told yet of gradients that were not finite.
+
+        Raises:
+            NonFiniteError: From a `RaiseNonFinite` among the rules.
+        """
+        for part in () if self.rule is None else self.rule.modules():
+            if isinstance(part, RaiseNonFinite):
+                part.settle()
 
 
 def refuse_to_be_ignored(trainer: Trainer) -> None:
@@ -161,8 +173,19 @@ def _hold(optimizer: Optimizer, skip: Tensor, trainer: Trainer) -> None:
                 parameter.grad = None
 
 
-def _split(trainer: Trainer) -> Any:
-    """The processes over which FSDP1 splits what looks like plain tensors."""
-    if type(trainer.strategy).__name__ != "FSDPStrategy":
+def split_group(model: nn.Module) -> Any:
+    """The processes over which FSDP1 splits what looks like plain tensors; None where it does not.
+
+    They need not be all: under HYBRID_SHARD each node has the whole model.
+
+    Args:
+        model: As the strategy has wrapped it.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
         return None
-    return torch.distributed.group.WORLD
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+    wrapped = FullyShardedDataParallel.fsdp_modules(model)
+    if not wrapped or wrapped[0].sharding_strategy is ShardingStrategy.NO_SHARD:
+        return None
+    return wrapped[0].process_group

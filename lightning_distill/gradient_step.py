@@ -137,6 +137,14 @@ class GradientStep:
         clipped = self._clipper.clip(trainer, optimizer, gradients, measure)
         return told | {f"clip/{name}": value for name, value in clipped.items()}
 
+    def settle(self) -> None:
+        """Let no rule keep to itself what it has found.
+
+        Raises:
+            NonFiniteError: If gradients of an earlier step were not finite.
+        """
+        self._clipper.settle()
+
     def _beside(
         self, gradients: Gradients, by_term: Mapping[str, Mapping[int, Tensor]]
     ) -> dict[str, list[Tensor | None]]:

@@ -183,6 +183,8 @@ def gradients_of(
         epoch: Epochs completed.
         fresh: Whether this step is seen for the first time.
         split_over: Process group over which plain tensors are split, as under FSDP1; FSDP2's tell themselves.
+            FSDP1 gives no gradient to a parameter of which this process has no entry: it counts as one of
+            zeros, so that all processes speak of the same gradients in the same order.
 
     Raises:
         ConfigError: If a gradient is sparse or complex.
@@ -197,6 +199,8 @@ def gradients_of(
             continue
         seen.add(id(parameter))
         grad = parameter.grad
+        if grad is None and split_over is not None and parameter.requires_grad:
+            grad = torch.zeros_like(parameter.detach())
         if grad is None:
             without.append(name)
             continue

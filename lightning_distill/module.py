@@ -138,8 +138,8 @@ class DistillationModule(TaughtModule):
         self.move_teacher()
 
     def on_validation_start(self) -> None:
-        """Move the teacher to the student's device; see that the last losses were finite."""
-        self._finite.settle()
+        """Move the teacher to the student's device; see that the last steps were finite."""
+        self._settle()
         self.move_teacher()
 
     on_test_start = on_validation_start
@@ -148,10 +148,14 @@ class DistillationModule(TaughtModule):
         """Save nothing that was made with a loss that is not finite.
 
         Raises:
-            NonFiniteError: If a loss before it was NaN or infinite.
+            NonFiniteError: If a loss before it was NaN or infinite, or gradients `RaiseNonFinite` looks at.
         """
-        self._finite.settle()
+        self._settle()
         super().on_save_checkpoint(checkpoint)
+
+    def _settle(self) -> None:
+        self._finite.settle()
+        self._step.settle()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer over the student and the terms' adaptors; the teacher is not among them."""
@@ -162,8 +166,8 @@ class DistillationModule(TaughtModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_train_epoch_end(self) -> None:
-        """See that the last losses were finite; let balancer and teacher close the epoch."""
-        self._finite.settle()
+        """See that the last steps were finite; let balancer and teacher close the epoch."""
+        self._settle()
         if self.gradient_balancer is not None:
             self.gradient_balancer.end_epoch(lambda value: average([value])[0])
         self.close_teachers_epoch()

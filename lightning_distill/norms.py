@@ -29,8 +29,10 @@ def tensor_norms(tensors: Sequence[Tensor], p: float = 2.0) -> list[Tensor]:
     >>> [f"{norm:.1e}" for norm in tensor_norms([torch.tensor([3e30, 4e30]), torch.zeros(2)])]
     ['5.0e+30', '0.0e+00']
     """
-    if p in (1.0, 2.0, math.inf) and all(x.is_cuda and x.numel() for x in tensors):
-        return list(torch._foreach_norm(list(tensors), p, dtype=torch.float64))
+    filled = [x for x in tensors if x.numel()]
+    if filled and p in (1.0, 2.0, math.inf) and all(x.is_cuda for x in filled):
+        found = iter(torch._foreach_norm(filled, p, dtype=torch.float64))
+        return [next(found) if x.numel() else x.new_zeros((), dtype=torch.float64) for x in tensors]
     if all(x.device.type == "cpu" for x in tensors):
         return list(torch.tensor(_norms_on_cpu(tensors, p), dtype=torch.float64).unbind())
     return [scaled_norm(x, p) for x in tensors]

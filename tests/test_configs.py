@@ -144,7 +144,7 @@ def test_part_can_be_put_into_an_experiment(part: Path, workplace: Path) -> None
 
 def check_saved(spec: Any, saved: str) -> None:
     """Every class and every plain setting is in the run's config."""
-    assert f'.{spec["class_path"]}"' in saved
+    assert f'.{spec["class_path"].rpartition(".")[2]}"' in saved
     for name, value in spec.get("init_args", {}).items():
         inner = [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, dict)]
         inner += [v for d in inner for v in d.values() if isinstance(v, dict) and "class_path" not in d]

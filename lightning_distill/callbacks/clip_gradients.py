@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lightning_distill.clipper import GradientClipper
 from lightning_distill.clipping import ClipRule
-from lightning_distill.errors import ConfigError
+from lightning_distill.errors import CheckpointError, ConfigError
 
 
 class ClipGradients(Callback):
@@ -20,14 +20,18 @@ class ClipGradients(Callback):
 
     It acts in `on_before_optimizer_step`, where gradients are averaged, accumulated and unscaled, also in
     manual optimization, where Lightning never asks the module to clip. What the rule remembers is kept in
-    the checkpoint, as the callback's state. Logs `clip/<name>` every `log_every_n_steps`.
+    the checkpoint, as the callback's state. Logs `clip/<name>` every `log_every_n_steps`, under
+    `clip/<number>/` where there are several optimizers. Schedules follow `trainer.global_step`, which counts
+    the steps of all optimizers.
 
     Args:
         rule: A rule; with several optimizers one for each, in their order.
 
     Raises:
-        ConfigError: Before training, if the Trainer clips too, the strategy does not let anybody clip, or
-            one rule that remembers would serve several optimizers.
+        ConfigError: Before training, if the Trainer or the module's own clip rule clips too, the strategy
+            does not let anybody clip, or one rule that remembers would serve several optimizers.
+        CheckpointError: On resuming, if the rules are others than before.
+        NonFiniteError: From `RaiseNonFinite`; on an accelerator at the end of the epoch at the latest.
     """
 
     def __init__(self, rule: ClipRule | Sequence[ClipRule]) -> None:
@@ -36,6 +40,13 @@ class ClipGradients(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give each optimizer its rule."""
+        if isinstance(getattr(pl_module, "clip_rule", None), ClipRule):
+            raise ConfigError(
+                where="ClipGradients",
+                found=f"a {type(pl_module).__name__} that has a clip_rule of its own",
+                expected="one of the two",
+                fix="remove the callback, or the module's clip_rule; `ClipChain` applies several rules",
+            )
         rules, optimizers = self.rules, trainer.optimizers
         if len(rules) == 1 and not any(True for _ in rules[0].buffers()):
             rules = rules * len(optimizers)
@@ -62,10 +73,16 @@ class ClipGradients(Callback):
         if gradients is None:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        shown = every > 0 and (trainer.global_step + 1) % every == 0
+        # As Lightning decides it: global_step counts the steps of all optimizers.
+        shown = every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
         values = clipper.clip(trainer, optimizer, gradients, measure=shown)
         if shown:
             pl_module.log_dict({f"{place}/{name}": value for name, value in values.items()})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let no rule keep to itself what it has found."""
+        for _, clipper in self._clippers.values():
+            clipper.settle()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
@@ -77,5 +94,20 @@ class ClipGradients(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up again."""
-        for rule, state in zip(self.rules, state_dict["rules"], strict=True):
-            rule.load_state_dict(state)
+        saved = state_dict["rules"]
+        if len(saved) != len(self.rules):
+            raise _foreign(f"a checkpoint of {len(saved)} rule(s)", f"{len(self.rules)}")
+        for rule, state in zip(self.rules, saved, strict=True):
+            try:
+                rule.load_state_dict(state)
+            except RuntimeError as error:  # torch's, about names and shapes
+                raise _foreign(str(error), f"what {type(rule).__name__} remembers") from error
+
+
+def _foreign(found: str, expected: str) -> CheckpointError:
+    return CheckpointError(
+        where="state of ClipGradients",
+        found=found,
+        expected=expected,
+        fix="give the rules, with the arguments, of the run that is resumed",
+    )

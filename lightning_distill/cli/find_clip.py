@@ -32,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
     from lightning_distill.cli.parsing import parsed
     from lightning_distill.commands.find_clip import Options, find
 
-    config = parsed(["fit", *(word for file in options.config for word in ("--config", file)), *rest])
+    words = [*(word for file in options.config for word in ("--config", file)), *rest]
+    config = parsed(["fit", *words])
     asked = Options(
         options.steps,
         options.trials,
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         options.sweep,
         options.optuna,
     )
-    return find(config, options.config, asked, Console())
+    return find(config, words, asked, Console())
 
 
 def _parser() -> argparse.ArgumentParser:

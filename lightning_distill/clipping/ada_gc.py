@@ -75,7 +75,7 @@ class AdaGC(RuleByTensor):
     def edit(self, gradients: Gradients) -> ClipReport:
         """Scale each tensor; reports the `norm` of all before, and the share of tensors that shrink."""
         at = self._indices(gradients)
-        norms = gradients.norms().float()
+        norms = gradients.norms()
         norm = torch.linalg.vector_norm(norms)
         warming, gamma = self.seen < self.warmup, self.gamma[at]
         # 0 stands for a running norm that is not known yet.
@@ -83,7 +83,7 @@ class AdaGC(RuleByTensor):
         bounds = torch.where(warming, norms * (self.max_norm / norm).clamp(max=1), known)
         clipped = torch.where(norm.isfinite() & (bounds < norms), bounds, norms)
         if gradients.fresh:
-            self._move(at, gamma, clipped, warming)
+            self._move(at, gamma, clipped.float(), warming)
         gradients.scale(torch.where(clipped < norms, clipped / norms, 1.0))
         return ClipReport({"norm": norm, "clipped_share": (clipped < norms).float().mean()})
 

@@ -146,15 +146,15 @@ class _Look(NamedTuple):
 class RaiseNonFinite(NonFiniteGuard):
     """If any entry is NaN or infinite: an error that names the tensors. Otherwise the rule.
 
-    On the CPU nothing is edited, and the error counts the entries of
-    this process. An accelerator is not made to wait: the
-    step is reported as one to skip, as by `SkipNonFinite`, and the error comes in one of the next steps.
+    On the CPU nothing is edited, and the error counts the entries of this process. An accelerator is not made
+    to wait: the step is reported as one to skip, as by `SkipNonFinite`, and the error comes in one of the
+    next steps, or in `settle`, which a loop of your own must call after its last.
 
     Args:
         rule: The rule to guard.
 
     Raises:
-        NonFiniteError: In `clip`.
+        NonFiniteError: In `clip` or `settle`.
 
     Source: torch's `clip_grad_norm_` with `error_if_nonfinite=True`, which looks at the norm: it names no
     tensor, and also refuses finite gradients whose norm overflows.
@@ -182,7 +182,7 @@ class RaiseNonFinite(NonFiniteGuard):
 
     def edit_unseen(self, gradients: Gradients, flags: Tensor) -> ClipReport:
         """Edit, report whether to skip, and raise if an earlier step was not finite."""
-        self._read()
+        self._read(wait=False)
         bad = flags.any()
         report = self._edit_holding_history(gradients, bad)
         host = flags.to("cpu", non_blocking=True)
@@ -191,8 +191,20 @@ class RaiseNonFinite(NonFiniteGuard):
         self._pending.append(_Look(gradients.step, gradients.names, host, arrived))
         return ClipReport(report.values, bad if report.skip is None else bad | report.skip)
 
-    def _read(self) -> None:
-        while self._pending and self._pending[0].arrived.query():
+    def settle(self) -> None:
+        """Wait for the news of every step.
+
+        Raises:
+            NonFiniteError: If gradients of one of them were not finite.
+        """
+        self._read(wait=True)
+
+    def _read(self, wait: bool) -> None:
+        while self._pending:
+            if not self._pending[0].arrived.query():
+                if not wait:
+                    return
+                self._pending[0].arrived.synchronize()
             look = self._pending.popleft()
             at = [i for i, flag in enumerate(look.flags.tolist()) if flag]
             if at:

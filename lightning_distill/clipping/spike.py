@@ -89,7 +89,8 @@ class SpikeClip(RuleByTensor):
         """The running mean squares of these gradients; zeros for new ones."""
         found = []
         for i, place in enumerate(self.places(gradients)):
-            name, grad = f"square_{place}", cast(Any, gradients.parameters[i].grad)
+            own = gradients.parameters[i].grad
+            name, grad = f"square_{place}", cast(Any, gradients.local[i] if own is None else own)
             if name not in self._buffers:
                 self.register_buffer(name, torch.zeros_like(grad, dtype=torch.float32))
             square: Any = self.get_buffer(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from lightning_distill.errors import ConfigError
@@ -22,7 +23,6 @@ class FeatureClipChain(FeatureClip):
 
     Source: composition; no formula of its own.
 
-    >>> import torch
     >>> from lightning_distill.feature_clipping import BoundaryClip, HardClip
     >>> clip = FeatureClipChain([BoundaryClip(0.1), HardClip(1.0)])
     >>> clip(torch.tensor([[-3.0, 0.5]])).tolist()
@@ -48,7 +48,7 @@ class FeatureClipChain(FeatureClip):
 
     def saturated(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Entries that any of the clips finds beyond its bound, each looking at what it gets."""
-        found = x != x
+        found = torch.zeros_like(x, dtype=torch.bool)
         for clip in self.clips:
             found = found | clip.saturated(x, present)  # type: ignore[operator]
             x = clip(x, present, fresh=False)

@@ -128,6 +128,7 @@ class ClipRangeFinder:
 
         Raises:
             ConfigError: If nobody logs the metric.
+            KeyboardInterrupt: If it is interrupted.
         """
         began = time.perf_counter()
         module = self._fresh(choice.rate)
@@ -145,6 +146,10 @@ class ClipRangeFinder:
                 trainer.validate(module, datamodule=self.data, verbose=False)
         except NonFiniteError as error:
             stopped = f"step {trainer.global_step}: {error.found}"
+        except SystemExit:
+            if trainer.interrupted:  # Lightning leaves the program where it is interrupted
+                raise KeyboardInterrupt from None
+            raise
         value, loss = (None, None) if stopped else best.found
         if value is None and not stopped:
             stopped = f"{goal.monitor} was never finite"

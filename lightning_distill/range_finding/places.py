@@ -16,6 +16,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
 from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
 from lightning_distill.range_finding.search import Ladder
+from lightning_distill.structures import ModelOutput
 
 ALL = "all"
 """Name of everything together among the groups."""
@@ -122,16 +123,15 @@ class FeatureRange(Place):
         student_of(module).feature_clip = None if epsilon is None else HardClip(epsilon)
 
     def watch(self, module: DistillationModule, recorder: QuantileRecorder) -> None:
-        """Look at what fusion returns in training."""
+        """Look at what each forward pass in training fuses, not at what a balancer asks beside it."""
         student = student_of(module)
         student.feature_clip = None
 
-        def look(fusion: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            if fusion.training:
-                features = inputs[0] if inputs and isinstance(inputs[0], Mapping) else {}
-                recorder.add({ALL: [output], **{m: [x] for m, x in features.items()}})
+        def look(model: nn.Module, _: Any, output: ModelOutput) -> None:
+            if model.training:
+                recorder.add({ALL: [output.embedding], **{m: [x] for m, x in output.features.items()}})
 
-        student.fusion.register_forward_hook(look)
+        student.register_forward_hook(look)
 
     def ladder(self, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
         """See `Ladder.of_features`."""

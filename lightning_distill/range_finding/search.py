@@ -50,7 +50,9 @@ class Ladder:
         if not {"eps", "betas"} & optimizer.keys():
             return cls(_apart([*rungs, *_at(quantiles, (0.1,))]), 2, step_follows=True)
         median = quantiles.at(0.5)
-        low = max(median / FAR_BELOW, FAR_BELOW * float(optimizer.get("eps") or 0.0))
+        eps = optimizer.get("eps")
+        added = eps if isinstance(eps, float) else 0.0  # Adafactor has a pair, which it adds to squares
+        low = max(median / FAR_BELOW, FAR_BELOW * added)
         return cls(_apart([*rungs, Choice(min(low, median), why="signs only")]), 3)
 
     @classmethod

@@ -12,11 +12,22 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from lightning_distill.callbacks import ClipGradients
-from lightning_distill.clipping import AutoClip, ClipReport, ClipRule, PerPattern, ValueClip
-from lightning_distill.errors import ConfigError
+from lightning_distill.clipping import (
+    AdaGC,
+    AutoClip,
+    ClipChain,
+    ClipReport,
+    ClipRule,
+    PerPattern,
+    RaiseNonFinite,
+    SpikeClip,
+    ValueClip,
+)
+from lightning_distill.errors import CheckpointError, ConfigError, NonFiniteError
 from lightning_distill.gradients import Gradients
-from tests.builders import Notebook, make_trainer
+from tests.builders import Notebook, make_data, make_trainer
 from tests.callbacks.foreign import Plain, loader
+from tests.module.parts import Late, make_module
 
 
 class Largest(ClipRule):
@@ -151,3 +162,50 @@ def test_logs_what_the_rule_did(tmp_path: Path, manual: bool) -> None:
     shares = [v for _, row in notebook.rows for name, v in row.items() if "clipped_share" in name]
     assert len(shares) >= 2
     assert all(0.5 < share <= 1 for share in shares)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+def test_what_each_of_several_rules_did_is_logged(tmp_path: Path, every: int) -> None:
+    """global_step counts the steps of both: by it, one of them would have no log step at all."""
+    notebook, rules = Notebook(), [ValueClip(1e-4), ValueClip(1e-4)]
+    trainer = make_trainer(
+        tmp_path, callbacks=[ClipGradients(rules)], logger=notebook, log_every_n_steps=every
+    )
+    trainer.fit(TwoOptimizers(), loader())
+    for number in (0, 1):
+        assert len(notebook.series(f"clip/{number}/clipped_share/other")) == 4 // every
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([AutoClip()], [AutoClip(window=7)]),
+        ([AutoClip()], [ValueClip(0.1)]),
+        ([ValueClip(0.1)], [AutoClip()]),
+        ([SpikeClip()], [AdaGC()]),
+        ([AutoClip()], [ClipChain([AutoClip()])]),
+        ([ValueClip(0.1)], [ValueClip(0.1), ValueClip(0.1)]),
+    ],
+)
+def test_another_rules_history_is_refused(before: list[ClipRule], after: list[ClipRule]) -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    before[0].clip({"weight": weight})
+    with pytest.raises(CheckpointError, match=r"state of ClipGradients.*of the run that is resumed"):
+        ClipGradients(after).load_state_dict(ClipGradients(before).state_dict())
+
+
+def test_a_module_that_clips_by_itself_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, callbacks=[ClipGradients(ValueClip(0.1))])
+    with pytest.raises(ConfigError, match=r"DistillationModule that has a clip_rule of its own"):
+        trainer.fit(make_module(clip_rule=ValueClip(0.1)), make_data())
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_news_of_the_last_step_is_waited_for(tmp_path: Path, inside: bool) -> None:
+    guard = RaiseNonFinite(ValueClip(0.1))
+    late, rule = Late(guard), ClipChain([ValueClip(1.0), guard]) if inside else guard
+    trainer = make_trainer(tmp_path, callbacks=[ClipGradients(rule), late], max_epochs=1)
+    with pytest.raises(NonFiniteError, match="step 7: found 'late'"):
+        trainer.fit(Plain(), loader())

@@ -13,6 +13,7 @@ from lightning_distill.cli.early import check_names, keys
 from lightning_distill.cli.parsing import parsed
 from lightning_distill.encoders import Encoder
 from lightning_distill.errors import ConfigError
+from lightning_distill.module import DistillationModule
 from tests.cli.conftest import Config, Project, module
 from tests.cli.test_mistakes import IN_A_FILE, distil, student
 from tests.test_configs import EXPERIMENTS
@@ -49,7 +50,7 @@ def test_the_paragraph_is_that_of_the_parser(project: Project, name: str) -> Non
     with pytest.raises(ConfigError) as early:
         check_names(words)
     late = project.fails(*words)
-    for cls in names.subclasses(Encoder):
+    for cls in (*names.subclasses(Encoder), *names.subclasses(DistillationModule)):
         if cls.__module__.startswith("tests."):  # which of them are loaded depends on what ran before
             late = late.replace(f"{cls.__name__}, ", "").replace(f", {cls.__name__} or", " or")
     assert late == f"error: {early.value}"

@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from lightning_distill.clipper import split_group
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import DistillError
 from lightning_distill.gradients import gradients_of
@@ -91,6 +92,27 @@ def trained(cls: Any, mesh: DeviceMesh | None = None) -> Found:
     return {"steps": steps}
 
 
+def trained_by_fsdp1(cls: Any) -> Found:
+    """The same under FSDP1: of some parameters a process has no entry, and so no gradient."""
+    torch.manual_seed(0)
+    rule, plain, steps = build(cls), Model(), []
+    data = torch.randn(4, 2, 5, 5), torch.randn(4, 2)
+    options = {"use_orig_params": True, "device_id": torch.device("cpu")}
+    for name, encoder in plain.encoders.items():
+        plain.encoders[name] = FullyShardedDataParallel(encoder, **options)  # type: ignore[arg-type]
+    model = FullyShardedDataParallel(plain, **options)  # type: ignore[arg-type]
+    for step in range(STEPS):
+        model.zero_grad()
+        model(*data).square().mean().mul(10**step).backward()
+        named = {n.replace("_fsdp_wrapped_module.", ""): p for n, p in model.named_parameters()}
+        missing = [n for n, p in named.items() if p.grad is None]
+        found = one_step(rule, named, step, dist.group.WORLD)
+        if not found["error"]:
+            found["grads"] |= {n: (torch.zeros(0), 0) for n in missing}
+        steps.append(found | {"missing": missing})
+    return {"steps": steps}
+
+
 def one_step(rule: ClipRule, named: dict[str, nn.Parameter], step: int, split_over: Any) -> Found:
     try:
         report = rule.clip(named, step=step, split_over=split_over)
@@ -150,12 +172,29 @@ def make_layouts() -> Mapping[str, Layout]:
         """Beside plain tensors, which torch's own functions refuse."""
         return rows(name, x) if list(SHAPES).index(name) % 2 else x.clone()
 
+    def meshes(name: str, x: Tensor) -> Tensor:
+        """Some tensors on one mesh and some on another, which torch's own functions refuse too."""
+        return (rows, hybrid)[list(SHAPES).index(name) % 2](name, x)
+
     def flat(name: str, x: Tensor) -> Tensor:
         """As FSDP1 with `use_orig_params`: cut anywhere."""
         cut = x.numel() // 3
         return x.flatten()[:cut] if dist.get_rank() == 0 else x.flatten()[cut:]
 
-    return {f.__name__: f for f in (rows, columns, hybrid, strided, mixed, flat)}
+    return {f.__name__: f for f in (rows, columns, hybrid, strided, mixed, meshes, flat)}
+
+
+def groups_under_fsdp1() -> dict[str, int | None]:
+    """How many processes have parts of one tensor, and how many the rule is told of."""
+    found: dict[str, int | None] = {}
+    for name, shape in {"FULL_SHARD": None, "NO_SHARD": None, "HYBRID_SHARD": (2, 1)}.items():
+        mesh = None if shape is None else init_device_mesh("cpu", shape, mesh_dim_names=("copies", "parts"))
+        options: dict[str, Any] = {"device_id": torch.device("cpu"), "device_mesh": mesh}
+        sharding = ShardingStrategy[name]
+        model = FullyShardedDataParallel(nn.Linear(3, 3), None, sharding, use_orig_params=True, **options)
+        group = split_group(nn.Sequential(model))
+        found[name] = None if group is None else group.size()
+    return found | {"plain": split_group(nn.Linear(3, 3))}
 
 
 def partial_gradient() -> str:
@@ -173,10 +212,11 @@ def work(rank: int, folder: Path) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    found: Found = {"partial": partial_gradient()}
+    found: Found = {"partial": partial_gradient(), "groups": groups_under_fsdp1()}
     mesh, layouts = init_device_mesh("cpu", (2,)), make_layouts()
     for cls in concrete("clipping"):
         found[f"trained {cls.__name__}"] = trained(cls, mesh)
+        found[f"fsdp1 {cls.__name__}"] = trained_by_fsdp1(cls)
         for name, layout in layouts.items():
             group = dist.group.WORLD if name == "flat" else None
             found[f"{name} {cls.__name__}"] = clipped(cls, layout, group)

@@ -101,6 +101,17 @@ def test_a_tensor_of_zeros_all_through_the_warm_up_passes_once_and_is_bounded_th
     assert after[6]["b"] == pytest.approx(1.05 * 0.2)
 
 
+@pytest.mark.parametrize("size", [1e25, 3e38])
+def test_gradients_whose_squares_leave_float32_are_bounded_too(size: float) -> None:
+    rule = AdaGC(warmup=1)
+    weights = {name: nn.Parameter(torch.zeros(2)) for name in ("a", "b")}
+    for entry in (0.5, size):
+        for weight in weights.values():
+            weight.grad = torch.tensor([0.0, entry])
+        rule.clip(weights)
+    assert [w.grad[1].item() for w in weights.values()] == pytest.approx([0.525, 0.525])
+
+
 def test_zeros_leave_the_running_norm_as_it_is() -> None:
     sizes = [0.2, 0.0, 0.1, 0.0, 0.0, 0.0, 9.0]
     after = clipped(AdaGC(warmup=3), [{"a": np.array([0.3]), "b": np.array([size])} for size in sizes])

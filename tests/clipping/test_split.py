@@ -12,7 +12,7 @@ from tests.clipping.split_ranks import clipped, main, trained
 from tests.processes import needs_fork, run_apart
 from tests.shelves import concrete
 
-LAYOUTS = ("trained", "rows", "columns", "hybrid", "strided", "mixed", "flat")
+LAYOUTS = ("trained", "fsdp1", "rows", "columns", "hybrid", "strided", "mixed", "meshes", "flat")
 SAMPLED = (TargetFractionClip,)
 """Each process looks at a sample of its own part."""
 
@@ -27,11 +27,12 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def alone(layout: str, cls: Any) -> Any:
-    return trained(cls) if layout == "trained" else clipped(cls)
+    return trained(cls) if layout in ("trained", "fsdp1") else clipped(cls)
 
 
 CASES = [(layout, cls) for layout in LAYOUTS for cls in concrete("clipping")]
-EXACT = [(x, cls) for x, cls in CASES if cls not in SAMPLED and (x, cls) != ("flat", AdaptiveClip)]
+NO_ROWS = ("flat", "fsdp1")
+EXACT = [(x, cls) for x, cls in CASES if cls not in SAMPLED and not (x in NO_ROWS and cls is AdaptiveClip)]
 
 
 def named(cases: list[tuple[str, Any]]) -> Any:
@@ -91,11 +92,28 @@ def test_these_gradients_are_clipped() -> None:
     assert coefficients[2] == 1  # an infinite entry
 
 
-def test_agc_refuses_pieces_without_rows(ranks: list[Any]) -> None:
+def test_processes_under_fsdp1_have_gradients_of_different_parameters(ranks: list[Any]) -> None:
+    """Otherwise the comparison would not tell whether they speak of the same ones."""
+    first, second = (rank["fsdp1 NormClip"]["steps"][0]["missing"] for rank in ranks)
+    assert first
+    assert second
+    assert not set(first) & set(second)
+
+
+@pytest.mark.parametrize("layout", NO_ROWS)
+def test_agc_refuses_pieces_without_rows(layout: str, ranks: list[Any]) -> None:
     for rank in ranks:
-        assert "cut by FSDP1" in rank["flat AdaptiveClip"]["steps"][0]["error"]
+        assert "cut by FSDP1" in rank[f"{layout} AdaptiveClip"]["steps"][0]["error"]
 
 
 def test_a_gradient_that_is_not_added_up_is_refused(ranks: list[Any]) -> None:
     for rank in ranks:
         assert "a partial gradient" in rank["partial"]
+
+
+def test_fsdp1_tells_over_which_processes_it_splits(ranks: list[Any]) -> None:
+    """Sums over all of them would count several times what several have whole: here HYBRID_SHARD keeps two
+    copies, each in one piece.
+    """
+    for rank in ranks:
+        assert rank["groups"] == {"FULL_SHARD": 2, "NO_SHARD": None, "HYBRID_SHARD": None, "plain": None}

@@ -17,7 +17,7 @@ from lightning_distill.commands.find_clip.lines import chosen_lines, put, rate_k
 from lightning_distill.commands.find_clip.picture import draw_picture
 from lightning_distill.commands.find_clip.sweep import sweep_file
 from lightning_distill.commands.find_clip.table import remarks
-from lightning_distill.range_finding.finder import ClipRangeResult
+from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeResult
 from lightning_distill.range_finding.places import ALL, FeatureRange, GradientRange, Place
 from lightning_distill.range_finding.quantiles import Quantiles
 from lightning_distill.range_finding.search import Ladder
@@ -26,7 +26,8 @@ from tests.cli.conftest import Project, module, project, small_config
 
 __all__ = ["project"]
 
-FIND = ("find-clip", "--config", "small.yaml")
+GIVEN = ("--config", "small.yaml")
+FIND = ("find-clip", *GIVEN)
 
 
 def made_result(chosen: int = 1, apart: float = 1.0) -> ClipRangeResult:
@@ -154,16 +155,18 @@ def test_ties_edges_and_stops_are_told() -> None:
     assert any(line.startswith("any range from 0.0001 to 0.001 gives the same") for line in told)
     assert any("the highest that trained" in line for line in told)
     assert any("step 3: nan" in line for line in told)
-    assert "no range did better than no clip at all" in list(remarks(made_result(chosen=0)))
+    assert "no range did clearly better than no clip at all" in list(remarks(made_result(chosen=0)))
     assert any("no training ended well" in line for line in remarks(made_result(chosen=3)))
 
 
-def test_the_picture_has_a_line_a_rate_and_a_shade_a_plateau() -> None:
+def test_the_picture_has_a_line_a_rate_and_a_band_a_plateau() -> None:
     figure = draw_picture(made_result(), GradientRange())
     axes = figure.axes[0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["lr 0.01", "lr 0.04", "lr 0.04, stopped", "chosen"]
-    assert len(axes.patches) == 1
+    (band,) = (line for line in axes.get_lines() if line.get_alpha() is not None)
+    assert list(band.get_xdata()) == [1e-4, 1e-3]
+    assert band.get_color() == axes.get_lines()[1].get_color()
     assert axes.get_xscale() == "log"
 
 
@@ -174,7 +177,7 @@ def test_the_picture_has_a_line_a_rate_and_a_shade_a_plateau() -> None:
 def test_a_sweep_calls_fit_with_words_that_it_takes(project: Project, place: Place) -> None:
     agent = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     config = full_config(project)
-    sweep = yaml.safe_load(sweep_file(config, ["small.yaml"], made_result(), place, 7))
+    sweep = yaml.safe_load(sweep_file(config, [*GIVEN, "--data.batch_size=5"], made_result(), place, 7))
     assert sweep["method"] == "grid"
     assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
     assert all(set(parameter) == {"values"} for parameter in sweep["parameters"].values())
@@ -193,6 +196,7 @@ def test_a_sweep_calls_fit_with_words_that_it_takes(project: Project, place: Pla
         found = [clip["init_args"]["epsilon"], module(made)["optimizer"]["init_args"]["lr"]]
         assert found == list(wanted.values())
         assert made["trainer"]["max_steps"] == 7
+        assert made["data"]["init_args"]["batch_size"] == 5, "settings of the line take part"
 
 
 def test_an_optuna_study_goes_on_where_it_stopped(project: Project) -> None:
@@ -215,6 +219,29 @@ def test_an_optuna_study_goes_on_where_it_stopped(project: Project) -> None:
     assert "a study of" in project.fails(*words, "--feature")
 
 
+def test_a_training_that_was_cut_off_is_made_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("sqlalchemy")
+    words = (*FIND, "--steps", "3", "--optuna", "study.db", "--trials", "3")
+    made, train = [], ClipRangeFinder.trial
+
+    def cut_off(self: ClipRangeFinder, choice: Choice, *others: Any) -> Trial:
+        made.append(choice.epsilon)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return train(self, choice, *others)
+
+    monkeypatch.setattr(ClipRangeFinder, "trial", cut_off)
+    assert project.run(*words) == 130
+    assert "study.db keeps what is done" in project.out
+    assert project.run(*words) == 0, project.err
+    study = optuna.load_study(study_name="find-clip", storage="sqlite:///study.db")
+    done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert len(done) == 3
+    assert project.run(*words[:-1], "9") == 0, project.err
+    assert made.count(made[2]) == 2, "cut off, and then once more"
+
+
 def test_without_optuna_it_says_how_to_get_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "find_spec", lambda name: None)
     assert "lightning-distill[optuna]" in project.fails(*FIND, "--optuna", "study.db")
@@ -232,9 +259,13 @@ def test_wrong_words_are_refused(project: Project) -> None:
 
 def test_what_takes_no_part_is_told(project: Project) -> None:
     config = full_config(project)
-    assert left_out(config) == []
+    assert left_out(config, GradientRange()) == left_out(config, FeatureRange()) == []
+    put(config, FeatureRange.keys, FeatureRange().spec(1.0))
+    assert left_out(config, GradientRange()) == []
+    (note,) = left_out(config, FeatureRange())
+    assert note.startswith("the config's own feature_clip, HardClip, takes no part")
     config["trainer"] |= {"callbacks": [{}], "devices": 4, "gradient_clip_val": 1.0}
-    assert len(left_out(config)) == 3
+    assert len(left_out(config, FeatureRange())) == 4
 
 
 def test_the_finder_does_what_the_config_says(project: Project) -> None:

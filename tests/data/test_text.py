@@ -196,7 +196,7 @@ def test_T2_a_text_of_a_megabyte(folder: Path, told: list[warnings.WarningMessag
         found = processor.collate([processor.prepare("a cat " * 170_000), processor.prepare("a dog")])
         assert found["input_ids"].shape == (2, 8)
         assert (processor.seen, processor.truncated) == (2, 1)
-    assert len(told) == 2
+    assert len([one for one in told if "max_length" in str(one.message)]) == 2
 
 
 def test_texts_of_just_the_largest_length_are_not_cut(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from lightning_distill.feature_clipping import BoundaryClip, FeatureClipChain, HardClip, NormBallClip
@@ -27,6 +29,11 @@ def test_a_hard_and_a_boundary_clip_bound_feature_and_gradient() -> None:
 def test_an_entry_is_saturated_where_any_clip_finds_it_so() -> None:
     chain = FeatureClipChain([HardClip(2.0), HardClip(1.0), BoundaryClip(0.1)])
     assert chain.saturated_share(torch.tensor([[3.0, 1.5, 0.5, -9.0]])).item() == 0.75
+
+
+def test_nan_is_not_saturated_as_it_is_not_under_any_clip_alone() -> None:
+    x = torch.tensor([[math.nan, 3.0, 0.5]])
+    assert FeatureClipChain([HardClip(1.0)]).saturated(x).tolist() == HardClip(1.0).saturated(x).tolist()
 
 
 def test_looking_does_not_move_a_unit() -> None:

@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
+from lightning_distill.clipping import ClipReport, ClipRule, RaiseNonFinite, ValueClip
+from lightning_distill.clipping.non_finite import _Look
 from lightning_distill.gradients import Gradients
 from lightning_distill.losses import DistillationLoss, LogitKD
 from lightning_distill.model import MultimodalModel
@@ -127,3 +128,27 @@ class Spy(ClipRule):
     def edit(self, gradients: Gradients) -> ClipReport:
         self.calls.append(tuple(p.data_ptr() for p in gradients.parameters))
         return self.rule.edit(gradients)
+
+
+class _OnItsWay:
+    """An event that has not happened before somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.waited = False
+
+    def query(self) -> bool:
+        return self.waited
+
+    def synchronize(self) -> None:
+        self.waited = True
+
+
+class Late(Callback):
+    """As on an accelerator: when training ends, the guard has not heard of a step that was not finite."""
+
+    def __init__(self, guard: RaiseNonFinite) -> None:
+        self.guard = guard
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        news: Any = _OnItsWay()
+        self.guard._pending.append(_Look(7, ("late",), torch.tensor([True]), news))

@@ -19,6 +19,7 @@ from lightning_distill.clipper import refuse_to_be_ignored
 from lightning_distill.clipping import (
     AutoClip,
     ClipRule,
+    PerPattern,
     RaiseNonFinite,
     SkipNonFinite,
     ValueClip,
@@ -29,7 +30,7 @@ from lightning_distill.module import DistillationModule
 from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch, ModelOutput
 from tests.builders import Notebook, make_data, make_model, make_trainer
-from tests.module.parts import SGD, Spy, Steps, make_module, supervised
+from tests.module.parts import SGD, Late, Spy, Steps, make_module, supervised
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -176,6 +177,18 @@ def test_a_step_that_is_not_finite_can_stop_training_by_name(tmp_path: Path) -> 
     module = make_module(losses={"kd": Broken(at=1)}, clip_rule=RaiseNonFinite(ValueClip(0.1)))
     with pytest.raises(NonFiniteError, match=r"step 1: found 'encoders\.a\."):
         make_trainer(tmp_path).fit(module, make_data(batch_size=4))
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_nothing_ends_or_is_saved_before_news_of_the_last_step_is_in(tmp_path: Path, save: bool) -> None:
+    guard = RaiseNonFinite(ValueClip(0.1))
+    trainer = make_trainer(tmp_path, callbacks=[Late(guard)], limit_val_batches=0)
+    module = make_module(clip_rule=PerPattern({"encoders.*": guard}))
+    if save:
+        module.on_train_epoch_end = lambda: trainer.save_checkpoint(tmp_path / "a.ckpt")  # type: ignore
+    with pytest.raises(NonFiniteError, match="step 7: found 'late'"):
+        trainer.fit(module, make_data(batch_size=4))
+    assert not (tmp_path / "a.ckpt").exists()
 
 
 @pytest.mark.parametrize("rule", [RaiseNonFinite(ValueClip(0.1)), SkipNonFinite(ValueClip(0.1))])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
+import signal
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import HardClip
+from lightning_distill.gradient_balancing import OGMGE, GradientBalancer
 from lightning_distill.gradients import Gradients
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import GroupedOptimizer, ParameterGroup
@@ -26,8 +29,8 @@ from tests.range_finding.test_search import reference
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "lightning.pytorch")
 
 
 def make_finder(optimizer: Any = torch.optim.AdamW, place: Any = None, **options: Any) -> ClipRangeFinder:
@@ -84,6 +87,21 @@ def test_of_features_what_fusion_returns_is_recorded() -> None:
     finder.trial(Choice(), recorder)
     assert set(recorder.quantiles()) == {ALL, "a", "b"}
     np.testing.assert_allclose(recorder.quantiles()[ALL].values, reference(seen), rtol=1e-4)
+
+
+def test_what_a_balancer_asks_of_the_fusion_is_not_recorded() -> None:
+    found = []
+    for balancer in (None, OGMGE(0.5)):
+        finder, recorder = make_finder(place=FeatureRange()), QuantileRecorder()
+        finder.make_module = functools.partial(_balanced, balancer)
+        finder.trial(Choice(), recorder)
+        found.append(recorder.quantiles())
+    assert {name: q.steps for name, q in found[0].items()} == {name: q.steps for name, q in found[1].items()}
+    assert abs(found[0][ALL].zero_share - found[1][ALL].zero_share) < 0.1
+
+
+def _balanced(balancer: GradientBalancer | None) -> DistillationModule:
+    return DistillationModule(make_model(), gradient_balancer=balancer)
 
 
 # -- whole searches -----------------------------------------------------------------------------------------
@@ -194,6 +212,20 @@ def test_a_feature_range_can_be_found() -> None:
     result = make_finder(place=FeatureRange(), trials=2).run()
     assert len(result.trials) == 3
     assert set(result.quantiles) == {ALL, "a", "b"}
+
+
+def test_an_interrupt_is_one_and_not_lightnings_way_out() -> None:
+    class Interrupted(DistillationModule):
+        def on_train_batch_start(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+    finder, handler = make_finder(), signal.getsignal(signal.SIGINT)
+    finder.make_module = lambda: Interrupted(make_model())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finder.trial(Choice())
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
 
 
 # -- what is refused ----------------------------------------------------------------------------------------

@@ -120,6 +120,14 @@ def test_signs_only_lies_far_below_the_median_and_above_adams_epsilon() -> None:
     assert all(c.why != "signs only" for c in Ladder.of_features(typical).rungs)
 
 
+@pytest.mark.parametrize("name", ["Adafactor", "Adagrad", "Adam", "AdamW", "RMSprop"])
+def test_optimizers_of_torch_that_divide_by_the_size_get_signs_only(name: str) -> None:
+    """Adafactor's `eps` is a pair."""
+    defaults = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(2, 2))]).defaults
+    typical = Quantiles(tuple(10.0**i for i in range(-6, 5)), 0.0, 1)
+    assert Ladder.of_gradients(typical, defaults).rungs[-1].why == "signs only"
+
+
 def test_all_rungs_are_tried_once_at_one_rate() -> None:
     ladder = Ladder.of_features(Quantiles(tuple(10.0**i for i in range(11)), 0.0, 1))
     search, done = RangeSearch(ladder), [trial(None, 0.5)]

@@ -18,8 +18,9 @@ from lightning_distill.commands.find_clip.sweep import sweep_file
 from lightning_distill.commands.find_clip.table import show, trial_line
 from lightning_distill.commands.making import make
 from lightning_distill.module import DistillationModule
-from lightning_distill.range_finding.finder import ClipRangeFinder, Goal
-from lightning_distill.range_finding.places import FeatureRange, GradientRange
+from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeResult, Goal
+from lightning_distill.range_finding.places import FeatureRange, GradientRange, Place
+from lightning_distill.range_finding.trials import Trial
 from lightning_distill.reporting.atomic import write_atomically, write_json
 
 _KEPT: Final = (
@@ -67,12 +68,12 @@ class Options:
     optuna: Path | None = None
 
 
-def find(config: Mapping[str, Any], configs: list[str], options: Options, console: Console) -> int:
+def find(config: Mapping[str, Any], words: list[str], options: Options, console: Console) -> int:
     """Train a handful of times and say which range to use.
 
     Args:
         config: All keys of `fit`, with full class paths.
-        configs: Files it was read from.
+        words: Of the command line, after `fit`, that the config was read from.
         options: What to look for.
         console: Where to print.
 
@@ -80,13 +81,10 @@ def find(config: Mapping[str, Any], configs: list[str], options: Options, consol
         Exit code: 0, or 5 where no training ended well.
     """
     finder = finder_of(config, options)
-    for note in left_out(config):
-        console.print(f"note: {note}", highlight=False, markup=False)
+    for note in left_out(config, finder.place):
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     with hushed():
-        if options.optuna is not None:
-            result = run_study(finder, options.optuna, lambda trial: trial_line(console, trial))
-        else:
-            result = finder.run(lambda trial: trial_line(console, trial))
+        result = _searched(finder, options, console)
     show(console, result, finder.place)
     lines = chosen_lines(config, result, finder.place)
     console.print(f"\nTo use it:\n\n{lines}", highlight=False, markup=False, soft_wrap=True)
@@ -98,11 +96,24 @@ def find(config: Mapping[str, Any], configs: list[str], options: Options, consol
         written.append(write_atomically(options.out / "config.yaml", whole))
     if options.sweep is not None:
         written.append(
-            write_atomically(options.sweep, sweep_file(config, configs, result, finder.place, options.steps))
+            write_atomically(options.sweep, sweep_file(config, words, result, finder.place, options.steps))
         )
     for path in written:
         console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return 0 if result.chosen.value is not None else 5
+
+
+def _searched(finder: ClipRangeFinder, options: Options, console: Console) -> ClipRangeResult:
+    def report(trial: Trial) -> None:
+        trial_line(console, trial, finder.settled_goal().monitor)
+
+    if options.optuna is None:
+        return finder.run(report)
+    try:
+        return run_study(finder, options.optuna, report)
+    except KeyboardInterrupt:
+        console.print(f"{options.optuna} keeps what is done; the same line goes on", markup=False)
+        raise
 
 
 def finder_of(config: Mapping[str, Any], options: Options) -> ClipRangeFinder:
@@ -130,9 +141,22 @@ def finder_of(config: Mapping[str, Any], options: Options) -> ClipRangeFinder:
     )
 
 
-def left_out(config: Mapping[str, Any]) -> list[str]:
-    """What of a config the trainings do without."""
+def left_out(config: Mapping[str, Any], place: Place) -> list[str]:
+    """What of a config the trainings do without.
+
+    Args:
+        config: All keys of `fit`.
+        place: Of the range.
+    """
     trainer, notes = config.get("trainer") or {}, []
+    own: Any = config
+    for key in place.keys:
+        own = (own or {}).get(key)
+    if own:
+        name = str(own.get("class_path", "")).rpartition(".")[2]
+        notes.append(
+            f"the config's own {place.keys[-1]}, {name}, takes no part; what is found stands in its place"
+        )
     if trainer.get("callbacks"):
         notes.append("callbacks of the config take no part")
     if trainer.get("devices") not in (None, 1, "1", "auto") or (trainer.get("num_nodes") or 1) > 1:

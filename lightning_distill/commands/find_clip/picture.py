@@ -1,4 +1,4 @@
-"""The metric over the range, with quantiles above and plateaus shaded."""
+"""The metric over the range, with quantiles above and plateaus as broad bands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lightning_distill.range_finding.places import ALL, Place
-from lightning_distill.range_finding.trials import Trial
+from lightning_distill.range_finding.trials import Plateau, Trial
 from lightning_distill.reporting.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's; rates also differ in their markers."""
-MARKERS: Final = "osD^vP"
+MARKERS: Final = "osD^vPX"
+FAR: Final = 3.0
+"""Times the smallest loss, from where on losses are drawn on a logarithmic axis."""
 
 
 def draw_picture(result: ClipRangeResult, place: Place) -> Figure:
@@ -39,22 +41,25 @@ def draw_picture(result: ClipRangeResult, place: Place) -> Figure:
     axes = figure.subplots()
     tried = [t.choice.epsilon for t in result.trials if t.choice.epsilon is not None]
     off = max([*tried, result.quantiles[ALL].values[-1]]) * 3
-    for plateau in result.plateaus:
-        axes.axvspan(plateau.low, plateau.high or off, color="#e8e8e8", zorder=0)
     rates = sorted({t.learning_rate for t in result.trials})
     for i, rate in enumerate(rates):
         row = [t for t in result.trials if t.learning_rate == rate]
-        _line(axes, row, off, f"lr {rate:.3g}", i % len(COLOURS))
+        _line(axes, row, off, f"lr {rate:.3g}", i)
+    for plateau in result.plateaus:
+        _band(axes, plateau, off, rates.index(plateau.learning_rate))
+    values = [t.value for t in result.trials if t.value is not None]
+    if result.goal.mode == "min" and values and max(values) > FAR * min(values) > 0:
+        axes.set_yscale("log")  # one bad training would flatten all others
     chosen = result.chosen
     if chosen.value is not None:
         at = chosen.choice.epsilon or off
         axes.plot([at], [chosen.value], "o", ms=12, mfc="none", mec="#222222", label="chosen", ls="")
     axes.set_xscale("log")
-    axes.set_xlabel(f"range of {place.letter}; no clip at the right end, same values shaded")
+    axes.set_xlabel(f"range of {place.letter}; no clip at the right end; broad: cannot be told apart")
     axes.set_ylabel(f"{result.goal.monitor} ({result.goal.mode})")
     axes.axvline(off, color="#b0b0b0", lw=0.8, ls=":")
     _quantile_axis(axes, result, off)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=1 + len(rates) // 8)
     return figure
 
 
@@ -74,10 +79,10 @@ def save_picture(result: ClipRangeResult, place: Place, path: Path) -> Path:
 def _line(axes: Axes, row: list[Trial], off: float, label: str, i: int) -> None:
     points = sorted((t.choice.epsilon or off, t.value) for t in row if t.value is not None)
     stopped = [t.choice.epsilon or off for t in row if t.value is None]
-    colour = COLOURS[i]
+    colour = COLOURS[i % len(COLOURS)]
     if points:
         xs, ys = zip(*points, strict=True)
-        axes.plot(xs, ys, marker=MARKERS[i], label=label, color=colour)
+        axes.plot(xs, ys, marker=MARKERS[i % len(MARKERS)], label=label, color=colour)
     if stopped:
         low = [0.02] * len(stopped)
         axes.plot(
@@ -89,6 +94,12 @@ def _line(axes: Axes, row: list[Trial], off: float, label: str, i: int) -> None:
             label=f"{label}, stopped",
             color=colour,
         )
+
+
+def _band(axes: Axes, plateau: Plateau, off: float, i: int) -> None:
+    middle = (plateau.worst + plateau.best) / 2
+    ends = [plateau.low, plateau.high or off]
+    axes.plot(ends, [middle] * 2, lw=14, alpha=0.25, color=COLOURS[i % len(COLOURS)], zorder=0)
 
 
 def _quantile_axis(axes: Axes, result: ClipRangeResult, off: float) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _CLIP, _RANGE, _RATE = "clip", "epsilon", "rate"
 _LEARNING_RATE, _LOSS, _STOPPED = "learning_rate", "loss", "stopped"
+_QUEUED_AGAIN = "queued again"
 
 
 def run_study(
@@ -27,7 +28,8 @@ def run_study(
 ) -> ClipRangeResult:
     """The ladder's ranges first, then what Optuna's sampler thinks of, up to the finder's number of trials.
 
-    Trials that the file already has are not made again.
+    Trials that the file already has are not made again, but for those that were cut off. One process at a
+    time may work on it.
 
     Args:
         finder: Trains.
@@ -46,7 +48,7 @@ def run_study(
         )
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a warning, with its trace, is an interrupt
     recorder = QuantileRecorder()
     done = [finder.trial(Choice(), recorder)]
     if report is not None:
@@ -64,10 +66,9 @@ def run_study(
     _begin(study, finder, ladder, file)
     bounds = _bounds(ladder, quantiles[ALL].at(1.0))
 
-    finished = [t for t in study.trials if t.state.is_finished()]
     objective = _objective(finder, bounds, report)
-    study.optimize(objective, n_trials=max(0, finder.trials - len(finished)))
-    done += [_trial(t, done[0].learning_rate) for t in study.trials if t.state.is_finished()]
+    study.optimize(objective, n_trials=max(0, finder.trials - len(_made(study))))
+    done += [_trial(t, done[0].learning_rate) for t in _made(study)]
     found = tuple(plateaus(done, goal))
     return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
 
@@ -114,6 +115,28 @@ def _begin(study: optuna.Study, finder: ClipRangeFinder, ladder: Ladder, file: P
             expected=f"one of {what} with ranges {ranges}, as this config gives",
             fix="name another file, or go on with the config and the options it was begun with",
         )
+    _queue_again(study)
+
+
+def _queue_again(study: optuna.Study) -> None:
+    """Trainings that were cut off, by an interrupt or with their process, are to be made once more."""
+    from optuna.trial import TrialState
+
+    known = set(study.user_attrs.get(_QUEUED_AGAIN, []))
+    for trial in study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL)):
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params and trial.number not in known:
+            study.enqueue_trial(trial.params)
+        known.add(trial.number)
+    study.set_user_attr(_QUEUED_AGAIN, sorted(known))
+
+
+def _made(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trainings that came to an end, a bad one too."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def _bounds(ladder: Ladder, largest: float) -> tuple[float, float]:

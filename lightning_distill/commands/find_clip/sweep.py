@@ -20,7 +20,7 @@ NEVER: Final = 1.0e30
 
 def sweep_file(
     config: Mapping[str, Any],
-    configs: Sequence[str],
+    given: Sequence[str],
     result: ClipRangeResult,
     place: Place,
     steps: int | None,
@@ -29,7 +29,7 @@ def sweep_file(
 
     Args:
         config: All keys of `fit`.
-        configs: Files it was read from.
+        given: Words of the command line, after `fit`, that it was read from.
         result: Its ranges, and the learning rate to try others around.
         place: Of the range.
         steps: Length of a training; None is that of the config.
@@ -38,9 +38,7 @@ def sweep_file(
     assert spec is not None
     clip, rate = _option(place.keys), _option(rate_keys(config))
     center = result.chosen.learning_rate
-    words = ["${program}", "fit"]
-    for file in configs:
-        words += ["--config", file]
+    words = ["${program}", "fit", *given]
     words += [f"--{clip}={spec['class_path']}"]
     if steps is not None:
         words += [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]

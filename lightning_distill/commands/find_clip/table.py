@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 _SHOWN = (0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
 
 
-def trial_line(console: Console, trial: Trial) -> None:
+def trial_line(console: Console, trial: Trial, monitor: str) -> None:
     """One line for a training that is done.
 
     Args:
         console: Where to print.
         trial: The training.
+        monitor: Name of the metric.
     """
+    why = "" if trial.choice.epsilon is None else f" ({trial.choice.why})"
     text = (
-        f"{range_text(trial)} ({trial.choice.why}), lr {trial.learning_rate:.3g}: {value_text(trial)}, "
+        f"range {range_text(trial)}{why}, lr {trial.learning_rate:.3g}: {monitor} {value_text(trial)}, "
         f"{trial.seconds:.0f} s"
     )
     console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -50,14 +52,16 @@ def show(console: Console, result: ClipRangeResult, place: Place) -> None:
         table.add_row(name, *values, f"{q.zero_share:.0%}")
     console.print(table)
     monitor = result.goal.monitor
-    table = Table("range", "from", "learning rate", monitor, "loss", "", title="Trials", title_justify="left")
+    table = Table(
+        "range", "from", "learning rate", monitor, "val/task", "", title="Trials", title_justify="left"
+    )
     for trial in sorted(result.trials, key=lambda t: (t.learning_rate, width(t))):
         table.add_row(
             range_text(trial),
-            trial.choice.why,
+            "" if trial.choice.epsilon is None else trial.choice.why,
             f"{trial.learning_rate:.3g}",
             value_text(trial),
-            "-" if trial.loss is None else f"{trial.loss:.4f}",
+            "-" if trial.loss is None else _number(trial.loss),
             "chosen" if trial is result.chosen else "",
         )
     console.print(table)
@@ -77,7 +81,7 @@ def remarks(result: ClipRangeResult) -> Iterator[str]:
         yield "no training ended well; try again with a lower learning rate"
         return
     if chosen.choice.epsilon is None:
-        yield "no range did better than no clip at all"
+        yield "no range did clearly better than no clip at all"
         free = [p for p in result.plateaus if p.high is None and p.learning_rate == chosen.learning_rate]
         yield from (f"a range of {p.low:.4g} costs nothing, and bounds what broken samples do" for p in free)
     rates = {t.learning_rate for t in result.trials if t.value is not None}
@@ -96,4 +100,13 @@ def range_text(trial: Trial) -> str:
 
 def value_text(trial: Trial) -> str:
     """The value of a trial."""
-    return "stopped" if trial.value is None else f"{trial.value:.4f}"
+    return "stopped" if trial.value is None else _number(trial.value)
+
+
+def _number(value: float) -> str:
+    """With four decimals, unless it is large.
+
+    >>> _number(0.9), _number(13935875.0)
+    ('0.9000', '1.394e+07')
+    """
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3e}"

@@ -43,6 +43,7 @@ class TaughtModule(EvaluatedModule):
         checks.preprocessing_fits(self.student, self.teacher, datamodule)
         if stage == "fit":
             self.student.preprocessing = parity.recorded(self.student, datamodule)
+            self._steps_seen = 0
         if self.teacher is None:
             return
         checks.nothing_shared(self, self.teacher)

@@ -26,7 +26,8 @@ class StepLog:
         self._shown = False
 
     def begin(self, trainer: Trainer) -> None:
-        """See whether anybody looks."""
+        """See whether anybody looks; forget what another training has left."""
+        self._pending, self._measured = [], {}
         shown: Any = trainer.loggers or trainer.progress_bar_callback
         self._shown = bool(shown and trainer.log_every_n_steps)  # type: ignore[attr-defined]
 

@@ -62,9 +62,9 @@ class AutoClip(ClipRule):
         """Scale all alike; reports the `norm` before and the `coefficient`."""
         if self.seen.device != gradients.device:
             self.to(gradients.device)
-        norm = gradients.norm().float()
+        norm = gradients.norm()
         if gradients.fresh:
-            self._append(norm)
+            self._append(norm.float())
         bound = torch.nanquantile(self.norms, self.percentile / 100)
         # Nothing is above a bound of NaN: no norm has entered yet.
         clipped = torch.where(norm.isfinite() & (norm > bound), bound, norm)

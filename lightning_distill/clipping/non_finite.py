@@ -200,12 +200,10 @@ class RaiseNonFinite(NonFiniteGuard):
         self._read(wait=True)
 
     def _read(self, wait: bool) -> None:
-        while self._pending:
-            if not self._pending[0].arrived.query():
-                if not wait:
-                    return
-                self._pending[0].arrived.synchronize()
+        while self._pending and (wait or self._pending[0].arrived.query()):
             look = self._pending.popleft()
+            if wait:
+                look.arrived.synchronize()
             at = [i for i, flag in enumerate(look.flags.tolist()) if flag]
             if at:
                 self._pending.clear()

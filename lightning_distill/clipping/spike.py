@@ -23,7 +23,8 @@ class SpikeClip(RuleByTensor):
     unused tensor) passes too: a bound of 0 would stop it for ever. If any entry of a step is not finite, all
     pass and nothing moves.
 
-    Costs a float32 copy of the gradients in memory, and as much again in the checkpoint.
+    Costs a float32 copy of the gradients in memory, and as much again in the checkpoint. Under FSDP1 a
+    checkpoint holds the first process's pieces only, and is refused.
 
     Args:
         theta: How far the square may be above its running mean, 1 or more.
@@ -32,7 +33,7 @@ class SpikeClip(RuleByTensor):
 
     Raises:
         ConfigError: If an argument is out of range.
-        CheckpointError: When used, if the history is that of another model.
+        CheckpointError: When used, if the history is that of another model, or of pieces cut by FSDP1.
 
     Source: Huang et al., SPAM (2501.06842), section 3 and algorithm 1, its spike-aware clipping. There v is
     Adam's own; here the rule keeps one, of the gradients after this clip, and goes with any optimizer. The
@@ -87,6 +88,8 @@ class SpikeClip(RuleByTensor):
 
     def _squares(self, gradients: Gradients) -> list[Tensor]:
         """The running mean squares of these gradients; zeros for new ones."""
+        if self._restored:
+            _refuse_pieces(gradients)
         found = []
         for i, place in enumerate(self.places(gradients)):
             own = gradients.parameters[i].grad
@@ -107,6 +110,17 @@ class SpikeClip(RuleByTensor):
     def extra_repr(self) -> str:
         """Show the settings."""
         return f"theta={self.theta}, decay={self.decay}, warmup={self.warmup}"
+
+
+def _refuse_pieces(gradients: Gradients) -> None:
+    split = (gradients.parameters[i].grad for _, at in gradients.splits for i in at)
+    if any(not hasattr(grad, "placements") for grad in split):
+        raise CheckpointError(
+            where="history of SpikeClip",
+            found="a checkpoint under FSDP1, which holds the pieces of one process",
+            expected="the history of whole tensors",
+            fix="use FSDP2 (the strategy `model_parallel`), or start without history",
+        )
 
 
 def _all_finite(gradients: Gradients) -> Tensor:

@@ -19,7 +19,7 @@ class ValueClip(ClipRule):
     It is the formula and nothing else: NaN passes through, and an infinite entry becomes +-eps, a plausible
     number. Wrap the rule in a guard, such as `SkipNonFinite`, where infinite gradients can occur. With SGD
     the largest step of any weight is eta * eps. With Adam, eps below the typical |g| cancels out of the
-    update.
+    update. Eps is rounded to the gradient's type: in float16, one below 3e-8 is 0.
 
     Args:
         epsilon: The bound eps, positive: in units of the gradient, or of `unit`. May follow a schedule.

@@ -73,11 +73,11 @@ class ZClip(ClipRule):
         """Scale all alike; reports the `norm` before and the `coefficient`."""
         if self.seen.device != gradients.device:
             self.to(gradients.device)
-        norm = gradients.norm().float()
+        norm = gradients.norm()
         warming = self.seen < self.warmup
         held = torch.where(warming, norm, self._held(norm))
         if gradients.fresh:
-            self._move(norm, held, warming)
+            self._move(norm.float(), held.float(), warming)
         clipped = held if self.max_norm is None else held.clamp(max=self.max_norm)
         clipped = torch.where(norm.isfinite(), clipped, norm)
         coefficient = torch.where(clipped < norm, clipped / norm, 1.0)

@@ -16,6 +16,7 @@ from lightning_distill.gradient_balancing.base import (
     summed,
     two_or_more,
 )
+from lightning_distill.gradients import Gradients
 
 _WHOLE: Final = "whole"
 _SMALLEST_SQUARE: Final = 1e-8
@@ -103,6 +104,19 @@ class GBlending(GradientBalancer):
         weights = dict(zip(losses, self._weights(list(losses), view.logits).unbind(), strict=True))
         whole = {name: weights[_WHOLE].to(term) * term for name, term in weighted.items()}
         return whole | {f"unimodal/{m}": weights[m].to(losses[m]) * losses[m] for m in modalities}
+
+    def balance(
+        self, gradients: Gradients, by_term: Mapping[str, Sequence[Tensor | None]]
+    ) -> dict[str, Tensor]:
+        """Edit nothing.
+
+        Returns:
+            "weight/whole" and "weight/<modality>": w.
+        """
+        names = [name for name, _ in self.weights.named_buffers()]
+        if not names:
+            return {}
+        return {f"weight/{n}": w for n, w in zip(names, self._weights(names, self.epochs), strict=True)}
 
     def _weights(self, names: Sequence[str], like: Tensor) -> Tensor:
         """Equal, as long as nothing was measured."""

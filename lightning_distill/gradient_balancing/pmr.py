@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -18,6 +18,7 @@ from lightning_distill.gradient_balancing.base import (
     summed,
     two_or_more,
 )
+from lightning_distill.gradients import Gradients
 
 _OUT_OF_REACH: Final = 1e9
 """Distance to a class without a prototype: its probability is 0."""
@@ -96,6 +97,7 @@ class PMR(GradientBalancer):
             )
         self.alpha, self.mu, self.momentum, self.entropy_epochs = alpha, mu, momentum, entropy_epochs
         self.prototypes, self.known, self.sums = Memory(), Memory(), Memory()
+        self._told: dict[str, Tensor] = {}
 
     def terms(self, weighted: Mapping[str, Tensor], view: StudentView) -> dict[str, Tensor]:
         """The terms, "prototype/<modality>" for each, and "entropy/<modality>" in the first epochs."""
@@ -114,11 +116,26 @@ class PMR(GradientBalancer):
             found.append(torch.stack([score, labelled.sum().to(score.dtype)]))
             self._note(m, view)
         sums, counts = summed(torch.stack(found)).unbind(dim=1)
-        behind, ahead = stimulation(sums / counts.clamp(min=1), counts > 0)
+        scores = sums / counts.clamp(min=1)
+        behind, ahead = stimulation(scores, counts > 0)
+        self._told = {f"score/{m}": scores[i] for i, m in enumerate(modalities)}
+        self._told |= {f"behind/{m}": behind[i] for i, m in enumerate(modalities)}
         own_terms = {f"prototype/{m}": self.alpha * behind[i] * means[m][0] for i, m in enumerate(modalities)}
         if view.epoch < self.entropy_epochs:
             own_terms |= {f"entropy/{m}": -self.mu * ahead[i] * means[m][1] for i, m in enumerate(modalities)}
         return {**weighted, **own_terms}
+
+    def balance(
+        self, gradients: Gradients, by_term: Mapping[str, Sequence[Tensor | None]]
+    ) -> dict[str, Tensor]:
+        """Edit nothing.
+
+        Returns:
+            Of the step's last batch, "score/<modality>": s, 0 before there are prototypes;
+            "behind/<modality>": behind_m.
+        """
+        told, self._told = self._told, {}
+        return told
 
     def _similarities(self, feature: Tensor, modality: str, classes: int) -> tuple[Tensor, Tensor]:
         """-d, "batch classes", and which classes have a prototype."""

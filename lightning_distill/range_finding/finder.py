@@ -44,6 +44,7 @@ class ClipRangeResult:
         chosen: The one to use.
         goal: What was compared.
         plateaus: Ranges that cannot be told apart.
+        untrained: The metric before any training; None where it is not finite.
     """
 
     quantiles: Mapping[str, Quantiles]
@@ -52,6 +53,7 @@ class ClipRangeResult:
     chosen: Trial
     goal: Goal
     plateaus: tuple[Plateau, ...]
+    untrained: float | None = None
 
 
 class ClipRangeFinder:
@@ -107,17 +109,28 @@ class ClipRangeFinder:
         Raises:
             ConfigError: If nothing could be recorded, or nobody logs the metric.
         """
+        tell = report or (lambda trial: None)
         recorder = QuantileRecorder()
         done = [self.trial(Choice(), recorder)]
-        _tell(report, done)
+        tell(done[0])
         quantiles = recorded(recorder, done[0])
         ladder, goal = self.ladder(quantiles), self.settled_goal()
         search: Search = JointSearch(ladder, goal, self.trials) if self.rates else RangeSearch(ladder)
         while len(done) <= self.trials and (choice := search.following(done)) is not None:
             done.append(self.trial(choice))
-            _tell(report, done)
+            tell(done[-1])
         found = tuple(plateaus(done, goal))
-        return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
+        return ClipRangeResult(
+            quantiles, ladder, tuple(done), goal.chosen(done), goal, found, self.untrained()
+        )
+
+    def untrained(self) -> float | None:
+        """The metric of the weights all begin with."""
+        module = self._fresh(1.0)
+        best = BestValue(self.settled_goal(module))
+        trainer = Trainer(**{**self.trainer, "callbacks": [best]})
+        trainer.validate(module, datamodule=self.data, verbose=False)
+        return best.found[0]
 
     def trial(self, choice: Choice, recorder: QuantileRecorder | None = None) -> Trial:
         """One training.
@@ -217,11 +230,6 @@ def recorded(recorder: QuantileRecorder, first: Trial) -> dict[str, Quantiles]:
         first: What came of it.
     """
     return recorder.quantiles(1.0 if first.value is not None else 0.25)
-
-
-def _tell(report: Callable[[Trial], None] | None, done: list[Trial]) -> None:
-    if report is not None:
-        report(done[-1])
 
 
 def _check(trials: int, trainer: Mapping[str, Any]) -> None:

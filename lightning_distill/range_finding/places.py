@@ -128,7 +128,7 @@ class FeatureRange(Place):
         student.feature_clip = None
 
         def look(model: nn.Module, _: Any, output: ModelOutput) -> None:
-            if model.training:
+            if model.training and output.embedding is not None:
                 recorder.add({ALL: [output.embedding], **{m: [x] for m, x in output.features.items()}})
 
         student.register_forward_hook(look)

@@ -62,7 +62,11 @@ class Goal:
         if trial.value is None:
             return -math.inf, -math.inf
         loss = math.inf if trial.loss is None else trial.loss
-        return (trial.value if self.mode == "max" else -trial.value), -loss
+        return self.worth(trial.value), -loss
+
+    def worth(self, value: float) -> float:
+        """The larger the better, in either mode."""
+        return value if self.mode == "max" else -value
 
     def same(self, one: float, best: float) -> bool:
         """Whether two values are too near to be told apart."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_distill.errors import ConfigError
+from lightning_distill.norms import tensor_norms
 from lightning_distill.units.base import Total, Unit
 
 
@@ -69,13 +70,14 @@ class StandardDeviation(Unit):
 
 def _root_mean_square(tensors: Sequence[Tensor], total: Total | None) -> Tensor:
     device = tensors[0].device
-    dtype = max((torch.promote_types(x.dtype, torch.float32) for x in tensors), key=lambda d: d.itemsize)
-    norms = [torch.linalg.vector_norm(x, dtype=dtype).to(device) for x in tensors]
     if total is None:
+        dtype = max((torch.promote_types(x.dtype, torch.float32) for x in tensors), key=lambda d: d.itemsize)
+        norms = [torch.linalg.vector_norm(x, dtype=dtype).to(device) for x in tensors]
         return (torch.linalg.vector_norm(torch.stack(norms)) / _root(tensors)).float()
-    sizes = torch.tensor([float(x.numel()) for x in tensors], dtype=dtype).to(device, non_blocking=True)
-    squares, entries = total(torch.stack([torch.stack(norms).square(), sizes], dim=1)).sum(0)
-    return (squares / entries).sqrt().float()
+    squares = torch.stack([norm.to(device) for norm in tensor_norms(tensors)]).square()
+    sizes = torch.tensor([x.numel() for x in tensors], dtype=squares.dtype).to(device, non_blocking=True)
+    square, entries = total(torch.stack([squares, sizes], dim=1)).sum(0)
+    return (square / entries.clamp(min=1)).sqrt().float()
 
 
 def _root(tensors: Sequence[Tensor]) -> float:

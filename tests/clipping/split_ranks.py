@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from lightning_distill.clipper import split_group
-from lightning_distill.clipping import ClipRule
+from lightning_distill.clipping import AdaptiveClip, ClipRule, NormClip, ValueClip
 from lightning_distill.errors import DistillError
 from lightning_distill.gradients import gradients_of
 from tests.shelves import build, concrete
@@ -197,6 +197,23 @@ def groups_under_fsdp1() -> dict[str, int | None]:
     return found | {"plain": split_group(nn.Linear(3, 3))}
 
 
+def collectives(cls: Any, layout: Layout) -> int:
+    """How often a rule asks the other process in one step."""
+    rule, count, real = build(cls), [0], dist.all_reduce
+
+    def counted(*args: Any, **options: Any) -> Any:
+        count[0] += 1
+        return real(*args, **options)
+
+    named = {name: nn.Parameter(layout(name, weight)) for name, (weight, _) in tensors(0).items()}
+    for name, (_, grad) in tensors(0).items():
+        named[name].grad = layout(name, grad)
+    dist.all_reduce = counted
+    rule.clip(named, step=0)
+    dist.all_reduce = real
+    return count[0]
+
+
 def partial_gradient() -> str:
     mesh = init_device_mesh("cpu", (2,))
     weight = nn.Parameter(spread(mesh, torch.ones(2), [Replicate()]))
@@ -214,6 +231,8 @@ def work(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     found: Found = {"partial": partial_gradient(), "groups": groups_under_fsdp1()}
     mesh, layouts = init_device_mesh("cpu", (2,)), make_layouts()
+    for cls in (ValueClip, NormClip, AdaptiveClip):
+        found[f"asked by {cls.__name__}"] = collectives(cls, layouts["rows"])
     for cls in concrete("clipping"):
         found[f"trained {cls.__name__}"] = trained(cls, mesh)
         found[f"fsdp1 {cls.__name__}"] = trained_by_fsdp1(cls)

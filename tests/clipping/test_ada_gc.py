@@ -112,6 +112,16 @@ def test_gradients_whose_squares_leave_float32_are_bounded_too(size: float) -> N
     assert [w.grad[1].item() for w in weights.values()] == pytest.approx([0.525, 0.525])
 
 
+def test_a_running_norm_grows_by_a_thousandth_a_step_at_most() -> None:
+    rule, found = AdaGC(warmup=1), []
+    for step in range(50):
+        weight = nn.Parameter(torch.zeros(2))
+        weight.grad = torch.tensor([0.0, 0.5 * 3.0**step])
+        rule.clip({"w": weight})
+        found.append(rule.gamma.item())
+    assert found[1:] == pytest.approx([1.001 * gamma for gamma in found[:-1]], rel=1e-5)
+
+
 def test_zeros_leave_the_running_norm_as_it_is() -> None:
     sizes = [0.2, 0.0, 0.1, 0.0, 0.0, 0.0, 9.0]
     after = clipped(AdaGC(warmup=3), [{"a": np.array([0.3]), "b": np.array([size])} for size in sizes])

@@ -38,6 +38,13 @@ def test_equals_numpy(percentile: float) -> None:
     assert norms_after(AutoClip(percentile), norms) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("percentile", [10.0, 60.0])
+def test_while_norms_are_stationary_all_but_p_in_a_hundred_are_clipped(percentile: float) -> None:
+    norms = np.random.default_rng(0).lognormal(size=1500)
+    after = np.array(norms_after(AutoClip(percentile), norms))
+    assert np.mean(after < norms * (1 - 1e-5)) == pytest.approx(1 - percentile / 100, abs=0.02)
+
+
 def test_window_holds_the_latest_norms() -> None:
     norms = np.random.default_rng(1).lognormal(size=40)
     expected = [min(n, np.percentile(norms[max(0, t - 6) : t + 1], 25)) for t, n in enumerate(norms)]
@@ -78,6 +85,14 @@ def test_steps_without_gradient_do_not_end_training() -> None:
     """Zeros among the norms would be their 10th percentile."""
     after = norms_after(AutoClip(10), [0.0, 0.0, 1.0, 0.0, 1.0, 1.0])
     assert after == pytest.approx([0.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+
+
+def test_a_norm_that_is_no_float32_is_clipped_all_the_same() -> None:
+    rule, weight = AutoClip(50), nn.Parameter(torch.zeros(4))
+    for size in (1.0, 1.1, 0.9, 3e38):
+        weight.grad = torch.full((4,), size)
+        rule.clip([weight])
+    assert 1.9 < weight.grad.norm() < 2.3
 
 
 def test_report() -> None:

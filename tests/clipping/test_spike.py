@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_distill.clipping import SpikeClip
 from lightning_distill.errors import CheckpointError, ConfigError
+from lightning_distill.gradients import gradients_of
 
 Array = NDArray[np.float64]
 
@@ -104,6 +105,17 @@ def test_history_of_another_shape_is_refused() -> None:
     twin.load_state_dict(rule.state_dict())
     with pytest.raises(CheckpointError, match=r"for 'weight': found shape \(2, 3\); expected \(3, 2\)"):
         clipped(twin, [np.ones((3, 2))])
+
+
+def test_a_checkpoint_of_one_process_s_pieces_is_refused() -> None:
+    """Pieces may be as large as those of another process, and would be taken for them."""
+    weight, rule, again = nn.Parameter(torch.zeros(4)), SpikeClip(), SpikeClip()
+    weight.grad = torch.ones(4)
+    rule.clip({"w": weight})
+    again.load_state_dict(rule.state_dict())
+    gradients = gradients_of({"w": weight}, split_over="a process group")
+    with pytest.raises(CheckpointError, match=r"SpikeClip: found a checkpoint under FSDP1.*FSDP2"):
+        again.edit(gradients)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_distill.clipping import AdaptiveClip, NormClip, TargetFractionClip
+from lightning_distill.clipping import AdaptiveClip, NormClip, TargetFractionClip, ValueClip
 from tests.clipping.split_ranks import clipped, main, trained
 from tests.processes import needs_fork, run_apart
 from tests.shelves import concrete
@@ -117,3 +117,10 @@ def test_fsdp1_tells_over_which_processes_it_splits(ranks: list[Any]) -> None:
     """
     for rank in ranks:
         assert rank["groups"] == {"FULL_SHARD": 2, "NO_SHARD": None, "HYBRID_SHARD": None, "plain": None}
+
+
+def test_split_by_rows_little_is_asked_of_other_processes(ranks: list[Any]) -> None:
+    """AGC asks for all vectors together, their gradients and weights, and never for a matrix."""
+    for rank in ranks:
+        found = {cls: rank[f"asked by {cls.__name__}"] for cls in (ValueClip, NormClip, AdaptiveClip)}
+        assert found == {ValueClip: 0, NormClip: 1, AdaptiveClip: 2}

@@ -27,7 +27,8 @@ from lightning_distill.units.base import Total
 from tests.builders import same_bits
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-40, -1e-40, 3e38, -3e38, 0.1, -0.1, 0.05, -7.0]
-EPSILONS = [0.1, 1e-3, 0.3, 5.0]
+EPSILONS = [0.1, 1e-3, 0.3, 5.0, 1e-9]
+"""In float16, 1e-9 is 0."""
 
 
 def clipped(grad: Tensor, epsilon: float) -> Tensor:

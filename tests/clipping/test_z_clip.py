@@ -81,6 +81,13 @@ def test_one_outlier_in_the_warm_up_does_not_switch_clipping_off() -> None:
         assert after[-1] < 5
 
 
+def test_a_lasting_jump_is_held_down_for_good() -> None:
+    """A limit of the method, which the docstring tells."""
+    norms = np.random.default_rng(0).uniform(0.9, 1.1, size=1000)
+    norms[30:] *= 100
+    assert max(norms_after(ZClip(), list(norms))[30:]) < 1.5
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_spikes_are_seen_at_any_scale(scale: float) -> None:
     norms = [0.9, 1.0, 1.1, 2.0, 20.0, 1.0]
@@ -110,6 +117,14 @@ def test_huge_norms_do_not_blind_it() -> None:
     """Squares of these leave float32."""
     after = norms_after(ZClip(warmup=3), [0.9e18, 1e18, 1.1e18, 1e19])
     assert after[-1] < 1.2e18
+
+
+def test_a_norm_that_is_no_float32_is_clipped_all_the_same() -> None:
+    rule, weight = ZClip(warmup=3), nn.Parameter(torch.zeros(4))
+    for size in (1.0, 1.1, 0.9, 3e38):
+        weight.grad = torch.full((4,), size)
+        rule.clip([weight])
+    assert 1.9 < weight.grad.norm() < 2.3
 
 
 def test_report() -> None:

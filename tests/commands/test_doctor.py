@@ -417,6 +417,25 @@ def test_a_step_that_fails_is_one_finding(doctor: Doctor) -> None:
     assert doctor.count("error") == 1
 
 
+def test_a_rule_finds_encoders_by_the_names_it_finds_in_training(doctor: Doctor) -> None:
+    def rule(modality: str) -> Callable[[Config], None]:
+        rules = {modality: {"class_path": "NormClip"}}
+        spec = {"class_path": "PerModality", "init_args": {"rules": rules}}
+        return lambda config: module(config).update(clip_rule=spec)
+
+    doctor(change=rule("text"))
+    assert doctor.count("error") == 0
+    assert "did you mean 'text'?" in doctor(change=rule("txt"), code=2)
+
+
+def test_a_balancer_that_the_student_does_not_suit(doctor: Doctor) -> None:
+    def change(config: Config) -> None:
+        module(config)["gradient_balancer"] = {"class_path": "OGMGE", "init_args": {"alpha": 0.5}}
+
+    assert "found a student of text expected two modalities or more" in doctor(change=change, code=2)
+    assert doctor.count("error") == 1
+
+
 def test_what_is_kept_in_memory(doctor: Doctor) -> None:
     """uint8 images of 3 x 100 x 100 for 48 samples of train and val, and some bytes of text."""
     write_images()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -157,6 +158,12 @@ def test_ties_edges_and_stops_are_told() -> None:
     assert any("step 3: nan" in line for line in told)
     assert "no range did clearly better than no clip at all" in list(remarks(made_result(chosen=0)))
     assert any("no training ended well" in line for line in remarks(made_result(chosen=3)))
+
+
+@pytest.mark.parametrize(("untrained", "told"), [(0.1, False), (0.9, True), (0.95, True), (None, False)])
+def test_trainings_that_taught_nothing_are_told(untrained: float | None, told: bool) -> None:
+    found = list(remarks(dataclasses.replace(made_result(), untrained=untrained)))
+    assert any("no training got better than the untrained model" in line for line in found) == told
 
 
 def test_the_picture_has_a_line_a_rate_and_a_band_a_plateau() -> None:

@@ -75,6 +75,7 @@ def test_gives_finite_gradients_of_the_same_dtype(
 def test_terms_and_what_is_told_are_finite_scalars(cls: Any) -> None:
     for step in run(build(cls), *batch()):
         assert {"task", "kd"} <= step.terms.keys()
+        assert step.told, "a user is to see what it does"
         for value in (*step.terms.values(), *step.told.values()):
             assert value.shape == ()
             assert value.isfinite()

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradient_balancing import GBlending
 from lightning_distill.gradient_balancing.g_blending import blend
-from tests.gradient_balancing.parts import CLASSES, ROWS, Student, average_alone, inputs_of, view_of
+from tests.gradient_balancing.parts import (
+    CLASSES,
+    ROWS,
+    Student,
+    average_alone,
+    inputs_of,
+    take_step,
+    view_of,
+)
 
 LOSSES = st.lists(st.tuples(*[st.floats(0, 5)] * 4), min_size=2, max_size=4)
 
@@ -118,6 +126,9 @@ def test_weights_are_measured_from_one_epoch_to_the_next() -> None:
     found = look(balancer, student, inputs, target, True)
     expected = {"task": 2 * w[0], "kd": 3 * w[0], "unimodal/a": w[1] * t_1[1], "unimodal/b": w[2] * t_1[2]}
     assert found == pytest.approx(expected, rel=1e-4)
+    told = take_step(balancer.train(), student, view_of(student, inputs, target)).told
+    shown = {"weight/whole": w[0], "weight/a": w[1], "weight/b": w[2]}
+    assert {name: float(value) for name, value in told.items()} == pytest.approx(shown, rel=1e-4)
 
 
 @pytest.mark.parametrize("super_epoch", [1, 2])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradient_balancing import PMR
 from lightning_distill.gradient_balancing.pmr import stimulation
+from lightning_distill.gradients import gradients_of
 from tests.gradient_balancing.parts import CLASSES, ROWS, WIDTH, Student, average_alone, inputs_of, view_of
 
 SCORE = st.floats(0.01, 1.0)
@@ -83,6 +84,9 @@ def test_terms_are_the_papers_over_three_epochs() -> None:
             beta = np.clip(1 / rho - 1, 0, 1) if rho < 1 else 0.0
             gamma = np.clip(rho - 1, 0, 1) if rho >= 1 else 0.0
             assert max(beta, gamma) > 0
+            told = balancer.balance(gradients_of({}), {})
+            shown = {"score/a": s["a"] / ROWS, "score/b": s["b"] / ROWS, "behind/a": beta, "behind/b": gamma}
+            assert {n: v.item() for n, v in told.items()} == pytest.approx(shown, rel=1e-4, abs=1e-6)
             for m, slow, fast in (("a", beta, gamma), ("b", gamma, beta)):
                 cross = -np.log(p[m][np.arange(ROWS), y]).mean()
                 assert found[f"prototype/{m}"] == pytest.approx(1.5 * slow * cross, rel=1e-4, abs=1e-6)

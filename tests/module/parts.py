@@ -131,16 +131,13 @@ class Spy(ClipRule):
 
 
 class _OnItsWay:
-    """An event that has not happened before somebody waits for it."""
-
-    def __init__(self) -> None:
-        self.waited = False
+    """An event that has not happened yet."""
 
     def query(self) -> bool:
-        return self.waited
+        return False
 
     def synchronize(self) -> None:
-        self.waited = True
+        pass
 
 
 class Late(Callback):

@@ -74,3 +74,21 @@ def test_logging_can_be_switched_off(tmp_path: Path) -> None:
     make_trainer(tmp_path, logger=notebook, log_every_n_steps=0).fit(module, make_data())
     assert not notebook.series("train/kd")
     assert not module._log._pending
+
+
+def test_a_second_training_logs_nothing_of_the_first(tmp_path: Path) -> None:
+    """Of the first, two of seven steps are never logged."""
+    module, notebook = make_module(), Notebook()
+    make_trainer(tmp_path, logger=Notebook(), log_every_n_steps=5).fit(module, make_data(batch_size=4))
+    seen, raw_terms = [], module.raw_terms
+
+    def listening(student: ModelOutput, *rest: Any) -> dict[str, Tensor]:
+        terms = raw_terms(student, *rest)
+        if student.logits.requires_grad:
+            seen.append(terms["kd"].item())
+        return terms
+
+    module.raw_terms = listening  # type: ignore[method-assign]
+    trainer = make_trainer(tmp_path, logger=notebook, log_every_n_steps=5)
+    trainer.fit(module, make_data(batch_size=4))
+    assert notebook.series("train/kd") == pytest.approx([np.mean(seen[:5])])

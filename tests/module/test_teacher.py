@@ -11,8 +11,10 @@ from torch import Tensor
 
 from lightning_distill.clipping import ValueClip
 from lightning_distill.losses import LogitKD
+from lightning_distill.model import MultimodalModel
+from lightning_distill.teachers import FrozenTeacher
 from tests.builders import Notebook, VectorSource, make_data, make_model, make_trainer, same_bits, weights_of
-from tests.module.parts import Each, Follow, Spy, make_module, supervised
+from tests.module.parts import Each, Follow, Spy, distilling, make_module, supervised
 
 
 def tensors_in(thing: Any) -> Iterator[Tensor]:
@@ -97,3 +99,22 @@ def test_without_a_teacher_it_is_supervised_training(tmp_path: Path) -> None:
     losses = notebook.series("val/task")
     assert losses[-1] < 0.6 * losses[0]
     assert "val/agreement" not in trainer.callback_metrics
+
+
+class Follower(FrozenTeacher):
+    """Notes when it is told of a step."""
+
+    def __init__(self, model: MultimodalModel) -> None:
+        super().__init__(model)
+        self.told: list[int] = []
+
+    def after_step(self, student: MultimodalModel, step: int) -> None:
+        self.told.append(step)
+
+
+def test_a_teacher_follows_in_a_second_training_too(tmp_path: Path) -> None:
+    teacher = Follower(make_model())
+    module = distilling(teacher)
+    for _ in range(2):
+        make_trainer(tmp_path, accumulate_grad_batches=2).fit(module, make_data(batch_size=4))
+    assert teacher.told == [1, 2, 3, 4] * 2  # of 7 batches

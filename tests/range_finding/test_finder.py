@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
 from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
@@ -136,12 +137,23 @@ def test_all_trainings_start_from_one_snapshot() -> None:
     assert all(torch.equal(start, starts[0]) for start in starts)
 
 
+def untrained_accuracy() -> float:
+    seed_everything(0, verbose=False)
+    module, data, hits = DistillationModule(make_model()).eval(), make_data(), []
+    data.setup("validate")
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            hits += (module.student(batch).logits.argmax(1) == batch["target"]).tolist()
+    return pytest.approx(sum(hits) / len(hits))  # type: ignore[return-value]
+
+
 def test_a_search_with_rates_finds_a_much_better_rate() -> None:
     told: list[Trial] = []
     result = make_finder(slow_sgd, rates=True).run(told.append)
     assert told == list(result.trials)
     assert len(result.trials) == 6
     assert result.chosen.learning_rate > 0.01
+    assert result.untrained == untrained_accuracy()
     assert result.trials[0].learning_rate == pytest.approx(0.01)
     assert result.chosen.value is not None
     assert result.trials[0].value is not None

@@ -55,6 +55,14 @@ def test_parts_of_split_tensors() -> None:
     assert ours.item() == pytest.approx(StandardDeviation()([torch.cat(halves)]).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 1.0, 3e18, 1e35])
+def test_parts_whose_squares_leave_float32(scale: float) -> None:
+    """As rules call it, also where nothing is split."""
+    parts = [torch.full((40, 50), scale), torch.full((9,), -scale)]
+    found = StandardDeviation()(parts, total=lambda values: values)
+    assert found.item() / scale == pytest.approx(1, rel=1e-5)
+
+
 @pytest.mark.parametrize("decay", [1.0, -0.1, 1.5, math.nan])
 def test_bad_decay_is_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match=r"StandardDeviation\.decay"):

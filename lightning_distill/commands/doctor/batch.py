@@ -23,9 +23,10 @@ from lightning_distill.data.bad_samples import Substituted
 from lightning_distill.data.reading import Reading
 from lightning_distill.data.source import DataSource
 from lightning_distill.errors import ManifestError, NonFiniteError
+from lightning_distill.gradient_step import view_of
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import make_optimizer
-from lightning_distill.structures import Batch, Inputs
+from lightning_distill.structures import Batch, Inputs, ModelOutput
 
 _BATCHES: Final = 5
 _PATIENCE: Final = 20.0
@@ -144,14 +145,24 @@ class _Trial:
         terms = module.raw_terms(student, answer, batch)
         self.seen |= {f"the term {name!r}": value for name, value in terms.items()}
         self.optimizer.zero_grad()
-        module.total(terms).backward()
+        self._loss(terms, student, batch).backward()
         gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
         self.seen |= {f"the gradient of {name}": gradient for name, gradient in gradients.items()}
         if all(bool(value.isfinite().all()) for value in self.seen.values()):
             if module.clip_rule is not None:
-                module.clip_rule.clip(module.named_parameters())
+                named = module.named_parameters()
+                module.clip_rule.clip((name.removeprefix("student."), p) for name, p in named)
             self.optimizer.step()
         return time.perf_counter() - begin
+
+    def _loss(self, terms: dict[str, Tensor], student: ModelOutput, batch: Batch) -> Tensor:
+        """What is trained on; a gradient balancer sees the batch, and refuses what does not suit it."""
+        module = self.module
+        if module.gradient_balancer is None:
+            return module.total(terms)
+        view = view_of(module.student, module.task, student, batch, 0, 0, module.seed)
+        weighted = module.terms.weighted(terms, module.terms.weights_at(0, 0)) or terms
+        return torch.stack(list(module.gradient_balancer.terms(weighted, view).values())).sum()
 
     def finite(self, findings: Findings) -> bool:
         """Whether everything in the last step was finite; the first that was not is a finding."""

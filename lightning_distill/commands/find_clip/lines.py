@@ -82,6 +82,7 @@ def summary_of(result: ClipRangeResult, place: Place) -> dict[str, Any]:
         "quantiles": {name: asdict(q) for name, q in result.quantiles.items()},
         "trials": [asdict(trial) for trial in result.trials],
         "chosen": asdict(result.chosen),
+        "untrained": result.untrained,
         "plateaus": [asdict(plateau) for plateau in result.plateaus],
         "remarks": list(remarks(result)),
     }

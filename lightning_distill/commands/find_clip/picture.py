@@ -56,7 +56,7 @@ def draw_picture(result: ClipRangeResult, place: Place) -> Figure:
         axes.plot([at], [chosen.value], "o", ms=12, mfc="none", mec="#222222", label="chosen", ls="")
     axes.set_xscale("log")
     axes.set_xlabel(f"range of {place.letter}; no clip at the right end; broad: cannot be told apart")
-    axes.set_ylabel(f"{result.goal.monitor} ({result.goal.mode})")
+    axes.set_ylabel(f"{result.goal.monitor}, {'less' if result.goal.mode == 'min' else 'more'} is better")
     axes.axvline(off, color="#b0b0b0", lw=0.8, ls=":")
     _quantile_axis(axes, result, off)
     axes.legend(fontsize=8, ncols=1 + len(rates) // 8)

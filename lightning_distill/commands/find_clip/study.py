@@ -70,7 +70,7 @@ def run_study(
     study.optimize(objective, n_trials=max(0, finder.trials - len(_made(study))))
     done += [_trial(t, done[0].learning_rate) for t in _made(study)]
     found = tuple(plateaus(done, goal))
-    return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found)
+    return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found, finder.untrained())
 
 
 def _objective(

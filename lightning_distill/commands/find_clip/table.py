@@ -80,6 +80,12 @@ def remarks(result: ClipRangeResult) -> Iterator[str]:
     if chosen.value is None:
         yield "no training ended well; try again with a lower learning rate"
         return
+    start = result.untrained
+    if start is not None and result.goal.worth(chosen.value) <= result.goal.worth(start):
+        yield (
+            f"no training got better than the untrained model, {result.goal.monitor} {_number(start)}: do "
+            "not rely on this; try again with a lower learning rate or longer trainings"
+        )
     if chosen.choice.epsilon is None:
         yield "no range did clearly better than no clip at all"
         free = [p for p in result.plateaus if p.high is None and p.learning_rate == chosen.learning_rate]

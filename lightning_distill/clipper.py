@@ -56,6 +56,7 @@ class GradientClipper:
         """
         if self.rule is not None:
             refuse_to_be_ignored(trainer)
+            self.rule.start()
             self.rule.to(module.device)
         self._split = split_group(trainer.strategy.model or module)
         self._names = {id(p): _WRAPPERS.sub("", name) for name, p in module.named_parameters()}
@@ -129,9 +130,22 @@ def refuse_to_be_ignored(trainer: Trainer) -> None:
             fix="remove trainer.gradient_clip_val, or the clip rule; `NormClip` and `ValueClip` are what the"
             " Trainer's own two algorithms do",
         )
+    refuse_deepspeed(trainer, "clip rule")
+
+
+def refuse_deepspeed(trainer: Trainer, where: str) -> None:
+    """Refuse the strategy that lets nobody at its gradients.
+
+    Args:
+        trainer: Before its first step.
+        where: What wants to edit them.
+
+    Raises:
+        ConfigError: With the way out.
+    """
     if "deepspeed" in type(trainer.strategy).__name__.lower():
         raise ConfigError(
-            where="clip rule",
+            where=where,
             found="DeepSpeed, which clips by itself and lets nobody else at its gradients",
             expected="a strategy that lets the module clip",
             fix="use the strategy `fsdp` or `ddp`, or set gradient_clipping in DeepSpeed's own config",

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_distill.clipper import GradientClipper
+from lightning_distill.clipper import GradientClipper, refuse_deepspeed
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import BoundaryClip
@@ -37,6 +37,7 @@ class GradientStep:
     def __init__(self, rule: ClipRule | None, balancer: GradientBalancer | None) -> None:
         self._clipper = GradientClipper(rule)
         self._balancer = balancer
+        self._rule_remembers = rule is not None and any(True for _ in rule.buffers())
         self._by_term: dict[str, dict[int, Tensor]] = {}
         self._scale: Tensor | None = None
         self._watch = ClipWatch()
@@ -52,6 +53,15 @@ class GradientStep:
         self._clipper.begin(trainer, module)
         self._by_term = {}
         self._boundaries = [part for part in module.modules() if isinstance(part, BoundaryClip)]
+        if self._balancer is not None:
+            refuse_deepspeed(trainer, "model.gradient_balancer")
+        if self._rule_remembers and len(trainer.optimizers) > 1:
+            raise ConfigError(
+                where="model.clip_rule",
+                found=f"one rule that remembers for {len(trainer.optimizers)} optimizers",
+                expected="one history for each",
+                fix="leave clip_rule out and give the Trainer a callback ClipGradients([rule, rule])",
+            )
         if sharded and self._balancer is not None and self._balancer.per_term_gradients:
             raise ConfigError(
                 where="model.gradient_balancer",

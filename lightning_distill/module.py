@@ -157,6 +157,13 @@ class DistillationModule(TaughtModule):
         self._finite.settle()
         self._step.settle()
 
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """What rule and balancer remember is the same on all processes: DDP need not send it every step."""
+        parts = {"clip_rule": self.clip_rule, "gradient_balancer": self.gradient_balancer}
+        found = [(part, name) for part, m in parts.items() if m is not None for name, _ in m.named_buffers()]
+        return [f"{part}.{name}" for part, name in found]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer over the student and the terms' adaptors; the teacher is not among them."""
         optimizer = make_optimizer(self.optimizer_factory, self)

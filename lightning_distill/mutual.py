@@ -40,6 +40,9 @@ class MutualDistillationModule(DistillationModule):
     Two peers of different modalities, the task and a `ProxyKD` of weight 1 are C2KD's way of training. The
     paper of mutual learning has `LogitKD(temperature=1.0)` of weight 1.
 
+    A clip rule that goes by names meets the first peer's as "encoders.image...", those of others as
+    "others.<peer>.encoders.image...": give `PerPattern` patterns such as "*encoders.image.*".
+
     Logs as `DistillationModule` does. In training, a term is `train/<peer>/<term>` and `train/loss` is the
     whole sum. In evaluation, each peer's loss, terms and metrics are `val/<peer>/<name>`; those of the first
     peer are `val/<name>` too. The agreement of a peer is that with each of the others, averaged.

@@ -85,7 +85,7 @@ class AdaGC(RuleByTensor):
         if gradients.fresh:
             self._move(at, gamma, clipped.float(), warming)
         gradients.scale(torch.where(clipped < norms, clipped / norms, 1.0))
-        return ClipReport({"norm": norm, "clipped_share": (clipped < norms).float().mean()})
+        return ClipReport({"norm": norm, "clipped_tensors": (clipped < norms).float().mean()})
 
     def _indices(self, gradients: Gradients) -> Tensor:
         places = self.places(gradients)

@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_distill.clipping.base import ClipReport, ClipRule
+from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, range_at
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
 from lightning_distill.norms import widest
-from lightning_distill.schedules.base import Schedule, value_at
+from lightning_distill.schedules.base import Schedule
 
 
 class AdaptiveClip(ClipRule):
@@ -55,14 +55,13 @@ class AdaptiveClip(ClipRule):
     ) -> None:
         super().__init__()
         if not isinstance(factor, Schedule):
-            _check(factor, "AdaptiveClip.factor", 0.01)
-        _check(floor, "AdaptiveClip.floor", 1e-3)
+            check_positive(factor, "AdaptiveClip.factor", 0.01)
+        check_positive(floor, "AdaptiveClip.floor", 1e-3)
         self.factor, self.floor, self.exclude = factor, floor, tuple(exclude)
 
     def edit(self, gradients: Gradients) -> ClipReport:
-        """Scale the units that are too large; reports the `clipped_share` of this process's units."""
-        factor = value_at(self.factor, gradients.step, gradients.epoch)
-        _check(factor, f"AdaptiveClip.factor at step {gradients.step}, epoch {gradients.epoch}", 0.01)
+        """Scale the units that are too large; reports the `clipped_units` of this process's units."""
+        factor = range_at(self.factor, gradients, "AdaptiveClip.factor", 0.01)
         _refuse_flat(gradients)
         clipped = [torch.zeros((), dtype=torch.int64, device=gradients.device)]
         units = 0
@@ -75,7 +74,7 @@ class AdaptiveClip(ClipRule):
         for parameter, grad in zip(rows.parameters, rows.local, strict=True):
             clipped.append(self._clip_rows(parameter, grad, factor).to(gradients.device))
             units += len(grad)
-        return ClipReport({"clipped_share": torch.stack(clipped).sum() / max(units, 1)})
+        return ClipReport({"clipped_units": torch.stack(clipped).sum() / max(units, 1)})
 
     def _excluded(self, name: str) -> bool:
         return any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.exclude)
@@ -157,8 +156,3 @@ def _refuse_flat(gradients: Gradients) -> None:
                     expected="whole rows",
                     fix="use FSDP2 (the strategy `model_parallel`), `ddp`, or NormClip",
                 )
-
-
-def _check(value: float, where: str, example: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(where=where, found=value, expected="a positive number", fix=f"try {example}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients, Parameters, gradients_of
 from lightning_distill.history import History
+from lightning_distill.schedules import Schedule, value_at
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class ClipRule(History, ABC):
         with torch.no_grad():
             return self.edit(gradients if fresh else replace(gradients, fresh=False))
 
+    def start(self) -> None:
+        """A new training begins, whose first step is new; history stays."""
+        self._last_step = None
+
     @abstractmethod
     def edit(self, gradients: Gradients) -> ClipReport:
         """Edit gradients in place, without gradient tracking.
@@ -89,3 +96,35 @@ class ClipRule(History, ABC):
         Args:
             gradients: At least one. Only `local` is edited.
         """
+
+
+def check_positive(value: float, where: str, example: float) -> None:
+    """Refuse a range that is not a positive number.
+
+    Args:
+        value: The range, or what its schedule gives now.
+        where: Such as "ValueClip.epsilon".
+        example: A value to try.
+
+    Raises:
+        ConfigError: If it is negative, 0, infinite or NaN.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(where=where, found=value, expected="a positive number", fix=f"try {example}")
+
+
+def range_at(value: float | Schedule, gradients: Gradients, where: str, example: float) -> float:
+    """The range in this step.
+
+    Args:
+        value: A number, or how it changes.
+        gradients: They tell the step.
+        where: Such as "ValueClip.epsilon".
+        example: A value to try.
+
+    Raises:
+        ConfigError: If it is not a positive number.
+    """
+    now = value_at(value, gradients.step, gradients.epoch)
+    check_positive(now, f"{where} at step {gradients.step}, epoch {gradients.epoch}", example)
+    return now

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-from lightning_distill.clipping.base import ClipReport, ClipRule
-from lightning_distill.errors import ConfigError
+from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, range_at
 from lightning_distill.gradients import Gradients
-from lightning_distill.schedules.base import Schedule, value_at
+from lightning_distill.schedules.base import Schedule
 
 
 class BlockRMSClip(ClipRule):
@@ -35,23 +32,17 @@ class BlockRMSClip(ClipRule):
     def __init__(self, threshold: float | Schedule = 1.0) -> None:
         super().__init__()
         if not isinstance(threshold, Schedule):
-            _check(threshold, "BlockRMSClip.threshold")
+            check_positive(threshold, "BlockRMSClip.threshold", 1.0)
         self.threshold = threshold
 
     def edit(self, gradients: Gradients) -> ClipReport:
-        """Scale each; reports the `largest_rms` before and the `clipped_share` of the tensors."""
-        bound = value_at(self.threshold, gradients.step, gradients.epoch)
-        _check(bound, f"BlockRMSClip.threshold at step {gradients.step}, epoch {gradients.epoch}")
+        """Scale each; reports the `largest_rms` before and the `clipped_tensors` of the tensors."""
+        bound = range_at(self.threshold, gradients, "BlockRMSClip.threshold", 1.0)
         rms = gradients.norms() / gradients.sizes().clamp(min=1).sqrt()
         factors = (bound / rms).clamp(max=1.0).masked_fill(~rms.isfinite(), 1.0)
         gradients.scale(factors)
-        return ClipReport({"largest_rms": rms.max(), "clipped_share": (factors < 1).float().mean()})
+        return ClipReport({"largest_rms": rms.max(), "clipped_tensors": (factors < 1).float().mean()})
 
     def extra_repr(self) -> str:
         """Show the bound."""
         return f"threshold={self.threshold}"
-
-
-def _check(threshold: float, where: str) -> None:
-    if not (math.isfinite(threshold) and threshold > 0):
-        raise ConfigError(where=where, found=threshold, expected="a positive number", fix="try 1.0")

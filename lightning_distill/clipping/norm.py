@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-from lightning_distill.clipping.base import ClipReport, ClipRule
+from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, range_at
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
-from lightning_distill.schedules.base import Schedule, value_at
+from lightning_distill.schedules.base import Schedule
 
 
 class NormClip(ClipRule):
@@ -39,15 +37,14 @@ class NormClip(ClipRule):
     def __init__(self, max_norm: float | Schedule = 1.0, p: float = 2.0) -> None:
         super().__init__()
         if not isinstance(max_norm, Schedule):
-            _check(max_norm, "NormClip.max_norm")
+            check_positive(max_norm, "NormClip.max_norm", 1.0)
         if not p >= 1:
             raise ConfigError(where="NormClip.p", found=p, expected="1 or more", fix="try 2.0")
         self.max_norm, self.p = max_norm, p
 
     def edit(self, gradients: Gradients) -> ClipReport:
         """Scale all alike; reports the `norm` before and the `coefficient` c."""
-        bound = value_at(self.max_norm, gradients.step, gradients.epoch)
-        _check(bound, f"NormClip.max_norm at step {gradients.step}, epoch {gradients.epoch}")
+        bound = range_at(self.max_norm, gradients, "NormClip.max_norm", 1.0)
         norm = gradients.norm(self.p)
         coefficient = (bound / norm).clamp(max=1.0).masked_fill(~norm.isfinite(), 1.0)
         gradients.scale(coefficient)
@@ -56,8 +53,3 @@ class NormClip(ClipRule):
     def extra_repr(self) -> str:
         """Show the bound."""
         return f"max_norm={self.max_norm}, p={self.p}"
-
-
-def _check(max_norm: float, where: str) -> None:
-    if not (math.isfinite(max_norm) and max_norm > 0):
-        raise ConfigError(where=where, found=max_norm, expected="a positive number", fix="try 1.0")

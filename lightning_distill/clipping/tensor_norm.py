@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-from lightning_distill.clipping.base import ClipReport, ClipRule
+from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, range_at
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
-from lightning_distill.schedules.base import Schedule, value_at
+from lightning_distill.schedules.base import Schedule
 
 
 class TensorNormClip(ClipRule):
@@ -33,32 +31,26 @@ class TensorNormClip(ClipRule):
     >>> report = TensorNormClip(1.0).clip([w, b])
     >>> [round(x, 6) for x in [*w.grad.tolist(), *b.grad.tolist()]]
     [0.6, 0.8, 0.3, 0.4]
-    >>> report.values["clipped_share"].item()
+    >>> report.values["clipped_tensors"].item()
     0.5
     """
 
     def __init__(self, max_norm: float | Schedule = 1.0, p: float = 2.0) -> None:
         super().__init__()
         if not isinstance(max_norm, Schedule):
-            _check(max_norm, "TensorNormClip.max_norm")
+            check_positive(max_norm, "TensorNormClip.max_norm", 1.0)
         if not p >= 1:
             raise ConfigError(where="TensorNormClip.p", found=p, expected="1 or more", fix="try 2.0")
         self.max_norm, self.p = max_norm, p
 
     def edit(self, gradients: Gradients) -> ClipReport:
-        """Scale each; reports the `largest_norm` before and the `clipped_share` of the tensors."""
-        bound = value_at(self.max_norm, gradients.step, gradients.epoch)
-        _check(bound, f"TensorNormClip.max_norm at step {gradients.step}, epoch {gradients.epoch}")
+        """Scale each; reports the `largest_norm` before and the `clipped_tensors` of the tensors."""
+        bound = range_at(self.max_norm, gradients, "TensorNormClip.max_norm", 1.0)
         norms = gradients.norms(self.p)
         factors = (bound / norms).clamp(max=1.0).masked_fill(~norms.isfinite(), 1.0)
         gradients.scale(factors)
-        return ClipReport({"largest_norm": norms.max(), "clipped_share": (factors < 1).float().mean()})
+        return ClipReport({"largest_norm": norms.max(), "clipped_tensors": (factors < 1).float().mean()})
 
     def extra_repr(self) -> str:
         """Show the bound."""
         return f"max_norm={self.max_norm}, p={self.p}"
-
-
-def _check(max_norm: float, where: str) -> None:
-    if not (math.isfinite(max_norm) and max_norm > 0):
-        raise ConfigError(where=where, found=max_norm, expected="a positive number", fix="try 1.0")

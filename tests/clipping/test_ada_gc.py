@@ -192,7 +192,7 @@ def test_report() -> None:
         weights["a"].grad, weights["b"].grad = torch.tensor([0.3]), torch.tensor([b])
         report = rule.clip(weights)
     assert report.values["norm"].item() == pytest.approx(math.hypot(0.3, 4.0))
-    assert report.values["clipped_share"].item() == pytest.approx(0.5)
+    assert report.values["clipped_tensors"].item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_equals_the_formula(factor: float, floor: float) -> None:
     report = AdaptiveClip(factor, floor, exclude=()).clip(given_)
     for (w, g), (_, found) in zip(before, numbers(given_), strict=True):
         np.testing.assert_allclose(found, formula(w, g, factor, floor), rtol=1e-5)
-    assert report.values["clipped_share"].item() == pytest.approx(large_share(before, factor, floor))
+    assert report.values["clipped_units"].item() == pytest.approx(large_share(before, factor, floor))
 
 
 @pytest.mark.parametrize("factor", [1e-3, 0.02, 0.3])
@@ -129,7 +129,7 @@ def test_nothing_left_to_clip() -> None:
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.ones(2)
     report = AdaptiveClip().clip({"head.bias": weight})
-    assert report.values["clipped_share"].item() == 0
+    assert report.values["clipped_units"].item() == 0
     assert weight.grad.tolist() == [1, 1]
 
 

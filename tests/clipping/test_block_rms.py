@@ -44,7 +44,7 @@ def test_equals_the_formula() -> None:
         expected = old.numpy().astype(np.float64) / max(1, rms(old) / 0.2)
         np.testing.assert_allclose(new.numpy(), expected, rtol=1e-5)
     assert report.values["largest_rms"].item() == pytest.approx(max(map(rms, grads)), rel=1e-5)
-    assert report.values["clipped_share"].item() == pytest.approx(sum(rms(g) > 0.2 for g in grads) / 4)
+    assert report.values["clipped_tensors"].item() == pytest.approx(sum(rms(g) > 0.2 for g in grads) / 4)
 
 
 def test_equals_optax() -> None:

@@ -41,7 +41,7 @@ def test_equals_the_formula(p: float) -> None:
     for new, old, n in zip(found, grads, norms, strict=True):
         np.testing.assert_allclose(new.numpy(), old.numpy().astype(np.float64) * min(1, 1 / n), rtol=1e-5)
     assert report.values["largest_norm"].item() == pytest.approx(max(norms), rel=1e-5)
-    assert report.values["clipped_share"].item() == pytest.approx(sum(n > 1 for n in norms) / 4)
+    assert report.values["clipped_tensors"].item() == pytest.approx(sum(n > 1 for n in norms) / 4)
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])

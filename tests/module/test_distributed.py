@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from lightning_distill.clipping import ZClip
+from tests.module.parts import make_module
 from tests.module.two_ranks import main
 from tests.processes import needs_fork, run_apart
 
@@ -52,3 +54,12 @@ def test_metrics_with_lists_on_a_rank_without_a_label(tmp_path: Path) -> None:
     first, second = run(tmp_path, "multilabel")
     assert first["metrics"] == second["metrics"]
     assert 0 < first["metrics"]["val/mean_average_precision"] <= 1
+
+
+def test_what_a_rule_remembers_is_not_sent_every_step() -> None:
+    """DDP asks the module for what it need not broadcast."""
+    rule = ZClip()
+    module = make_module(clip_rule=rule)
+    ignored = set(module._ddp_params_and_buffers_to_ignore)
+    assert ignored == {f"clip_rule.{name}" for name, _ in rule.named_buffers()} != set()
+    assert ignored <= set(module.state_dict())

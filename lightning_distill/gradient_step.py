@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +27,9 @@ from lightning_distill.telemetry import ClipWatch
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+_BOUNDARY = re.compile(r"^student\.(?:.*\.)?(?:modality_clips\.([^.]+)|feature_clip)(?:\.|$)")
+"""Where a clip of the student stands, with the modality, if it is of one."""
+
 
 class GradientStep:
     """Balancer and clip rule of one optimizer, with the gradients of single terms in between.
@@ -41,7 +46,8 @@ class GradientStep:
         self._by_term: dict[str, dict[int, Tensor]] = {}
         self._scale: Tensor | None = None
         self._watch = ClipWatch()
-        self._boundaries: list[BoundaryClip] = []
+        self._boundary_watch = ClipWatch()
+        self._boundaries: dict[str, list[BoundaryClip]] = {}
 
     def begin(self, trainer: Trainer, module: LightningModule, sharded: bool) -> None:
         """Learn names; refuse what cannot work.
@@ -52,7 +58,10 @@ class GradientStep:
         """
         self._clipper.begin(trainer, module)
         self._by_term = {}
-        self._boundaries = [part for part in module.modules() if isinstance(part, BoundaryClip)]
+        self._boundaries = {}
+        for name, part in module.named_modules():
+            if isinstance(part, BoundaryClip):
+                self._boundaries.setdefault(_share_name(name), []).append(part)
         if self._balancer is not None:
             refuse_deepspeed(trainer, "model.gradient_balancer")
         if self._rule_remembers and len(trainer.optimizers) > 1:
@@ -72,15 +81,20 @@ class GradientStep:
             )
 
     def scale_boundaries(self, trainer: Trainer) -> None:
-        """Tell backward clips by what the loss will be multiplied; before each forward pass.
+        """Tell backward clips by what the loss will be multiplied, and at a log step to measure.
+
+        To be called before each forward pass.
 
         Args:
             trainer: In its training step.
         """
         if self._boundaries:
             scale = loss_scale(trainer)
-            for clip in self._boundaries:
+            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+            shown = every > 0 and (trainer.global_step + 1) % every == 0
+            for clip in chain.from_iterable(self._boundaries.values()):
                 clip.gradient_scale = (1.0 if scale is None else scale) / trainer.accumulate_grad_batches
+                clip.clipped_share = torch.zeros((), device=trainer.strategy.root_device) if shown else None
 
     def watch(self, extras: Mapping[str, Tensor], trainer: Trainer) -> None:
         """Warn of features that stay saturated.
@@ -130,7 +144,7 @@ class GradientStep:
         Args:
             trainer: In its hook, after the last backward.
             optimizer: About to step.
-            measure: Also measure what the rule does.
+            measure: Also measure what the rule does, and tell what backward clips did.
 
         Returns:
             Name -> 0-d tensor to log.
@@ -139,13 +153,24 @@ class GradientStep:
         by_term, self._by_term = self._by_term, {}
         if gradients is None:
             return {}
-        told: dict[str, Tensor] = {}
+        told = self._boundary_shares(trainer, optimizer) if measure else {}
         if self._balancer is not None:
             with torch.no_grad():
                 found = self._balancer.balance(gradients, self._beside(gradients, by_term))
-            told = {f"balance/{name}": value for name, value in found.items()}
+            told |= {f"balance/{name}": value for name, value in found.items()}
         clipped = self._clipper.clip(trainer, optimizer, gradients, measure)
         return told | {f"clip/{name}": value for name, value in clipped.items()}
+
+    def _boundary_shares(self, trainer: Trainer, optimizer: Optimizer) -> dict[str, Tensor]:
+        """What the last backward pass left in the student's backward clips; of a chain, the largest."""
+        told: dict[str, Tensor] = {}
+        for name, clips in self._boundaries.items():
+            shares = [clip.clipped_share for clip in clips if clip.clipped_share is not None]
+            if name and shares:
+                told[name] = torch.stack(shares).amax()
+        for line in self._boundary_watch.look(told, trainer.global_step, optimizer):
+            rank_zero_warn(line)
+        return {f"clip/{name}": share for name, share in told.items()}
 
     def settle(self) -> None:
         """Let no rule keep to itself what it has found.
@@ -169,6 +194,18 @@ class GradientStep:
                 there = list(average([torch.zeros_like(p) if g is None else g for g, p in pairs]))
             found[name] = there
         return found
+
+
+def _share_name(path: str) -> str:
+    """Under what a backward clip's share is logged; nothing for clips of other models than the student.
+
+    >>> [_share_name(f"student.{path}") for path in ("modality_clips.audio.clips.1", "feature_clip")]
+    ['boundary_share/audio', 'boundary_share']
+    """
+    found = _BOUNDARY.match(path)
+    if found is None:
+        return ""
+    return f"boundary_share/{found[1]}" if found[1] else "boundary_share"
 
 
 def loss_scale(trainer: Trainer) -> Tensor | None:

@@ -117,8 +117,9 @@ class MultimodalModel(nn.Module):
         embedding = fused
         if self.feature_clip is not None:
             embedding = self.feature_clip(fused)
-            with torch.no_grad():
-                extras["saturated_share"] = self.feature_clip.saturated_share(fused)
+            if self.feature_clip.bounds_feature:
+                with torch.no_grad():
+                    extras["saturated_share"] = self.feature_clip.saturated_share(fused)
         return ModelOutput(self.head(embedding), embedding, features, extras, present=present)
 
     def answer_from(
@@ -167,8 +168,9 @@ class MultimodalModel(nn.Module):
         for modality, clip in self.modality_clips.items():
             x, there = features[modality], present[modality]
             clipped[modality] = clip(x, there)
-            with torch.no_grad():
-                shares[f"saturated_share/{modality}"] = clip.saturated_share(x, there)  # type: ignore[operator]
+            if clip.bounds_feature:
+                with torch.no_grad():
+                    shares[f"saturated_share/{modality}"] = clip.saturated_share(x, there)  # type: ignore[operator]
         return clipped, shares
 
     def _check_inputs(self, inputs: Mapping[str, Inputs]) -> None:

@@ -18,6 +18,9 @@ class FeatureClip(nn.Module, ABC):
     Every clip leaves 0 at 0, so that the rows of an absent modality stay zero.
     """
 
+    bounds_feature: bool = True
+    """Whether the forward pass changes anything; where it does not, no saturation is logged."""
+
     @abstractmethod
     def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip a feature.
@@ -38,17 +41,19 @@ class FeatureClip(nn.Module, ABC):
         """Which entries of the unclipped x lie beyond the bound: bool "batch dim"."""
 
     def saturated_share(self, x: Tensor, present: Tensor | None = None) -> Tensor:
-        """Share of entries of the unclipped x that lie beyond the bound.
+        """Share of the entries of the unclipped x other than 0 that lie beyond the bound.
+
+        Zeros (of a ReLU, of rows that are not present) lie beyond no bound: with them a feature of which
+        every living entry is saturated would seem half free.
 
         Args:
             x: "batch dim", 0 in rows that are not present.
-            present: bool "batch", the rows to count.
+            present: bool "batch", the rows that count where the bound is measured on x.
 
         Returns:
-            0-d float32 tensor in [0, 1]; 0 where no row is present.
+            0-d float32 tensor in [0, 1]; 0 where all of x is 0, or x is empty.
         """
-        share = self.saturated(x, present).float().mean()
-        return share if present is None else share * len(x) / present.sum().clamp(min=1)
+        return share_among(self.saturated(x, present), x != 0)
 
 
 class ElementwiseClip(FeatureClip):
@@ -97,6 +102,16 @@ class ElementwiseClip(FeatureClip):
     def extra_repr(self) -> str:
         """Show the bound."""
         return f"epsilon={self.epsilon}"
+
+
+def share_among(found: Tensor, counted: Tensor) -> Tensor:
+    """Share of the counted entries that are found: 0-d float32, 0 where none is counted.
+
+    Args:
+        found: bool "batch dim".
+        counted: bool "batch dim".
+    """
+    return (found & counted).sum().float() / counted.sum().clamp(min=1)
 
 
 def _rows_there(x: Tensor, present: Tensor | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from lightning_distill.feature_clipping.base import ElementwiseClip
+from lightning_distill.feature_clipping.base import ElementwiseClip, share_among
 from lightning_distill.units import Unit
 
 
@@ -45,16 +45,22 @@ class BoundaryClip(ElementwiseClip):
     [[0.5, 0.20000000298023224], [0.5, 0.20000000298023224]]
     """
 
+    bounds_feature = False
+
     def __init__(self, epsilon: float, unit: Unit | None = None) -> None:
         super().__init__(epsilon, unit)
         self.gradient_scale: float | Tensor = 1.0
         """Loss scale / accumulated batches: a number or a 0-d tensor, set before the forward pass."""
+        self.clipped_share: Tensor | None = None
+        """Where a 0-d tensor is put before a forward pass, each backward pass through it writes there which
+        share of the gradient's entries was clipped, of those other than 0 in rows that are present. None
+        measures nothing and costs nothing."""
 
     def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Return x, "batch dim", as it is."""
         scale = self.gradient_scale / (x.shape[0] or 1)
         if self.unit is None:
-            clipped: Tensor = _ClipGradient.apply(x, self.epsilon * scale)
+            clipped: Tensor = _ClipGradient.apply(x, self.epsilon * scale, present, self.clipped_share)
         else:
             clipped = _ClipGradientByUnit.apply(x, self, scale, present, fresh and self.training)
         return clipped
@@ -66,13 +72,14 @@ class BoundaryClip(ElementwiseClip):
 
 class _ClipGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: Any) -> Tensor:
-        ctx.bound = bound
+    def forward(ctx: Any, x: Tensor, bound: Any, present: Tensor | None, share: Tensor | None) -> Tensor:
+        ctx.given = bound, present, share
         return x.detach()  # the same memory, and cheaper than a view
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _clipped(grads[0], ctx.bound), None
+        bound, present, share = ctx.given
+        return _clipped(grads[0], bound, present, share), None, None, None
 
 
 class _ClipGradientByUnit(torch.autograd.Function):
@@ -80,19 +87,22 @@ class _ClipGradientByUnit(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, clip: BoundaryClip, scale: float | Tensor, present: Tensor | None, fresh: bool
     ) -> Tensor:
-        ctx.given = clip, scale, present, fresh
+        ctx.given = clip, scale, present, fresh, clip.clipped_share
         return x.detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,), (clip, scale, present, fresh) = grads, ctx.given
+        (grad,), (clip, scale, present, fresh, share) = grads, ctx.given
         wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
         bound = scale * clip.bound(wide / scale, present, fresh)
-        return _clipped(grad, bound), None, None, None, None
+        return _clipped(grad, bound, present, share), None, None, None, None
 
 
-def _clipped(grad: Tensor, bound: Any) -> Tensor:
+def _clipped(grad: Tensor, bound: Any, present: Tensor | None, share: Tensor | None) -> Tensor:
     clipped = grad.clamp(-bound, bound)
+    if share is not None:
+        counted = grad != 0 if present is None else (grad != 0) & present[:, None]
+        share.copy_(share_among((grad.abs() > clipped.abs()) & ~grad.isinf(), counted))
     if grad.is_cpu and not is_compiling() and math.isfinite(grad.sum().item()):
         return clipped  # here, where waiting costs nothing, one look saves two passes
     return torch.where(grad.isinf(), grad, clipped)

@@ -13,7 +13,7 @@ class FeatureClipChain(FeatureClip):
     """x_clip = c_K(... c_2(c_1(x))): such as a bound on the feature and one on its gradient.
 
     In the backward pass the order is the reverse one. An entry counts as saturated where any of the clips
-    finds it so.
+    finds it so, and saturation is logged where any of them acts in the forward pass.
 
     Args:
         clips: The clips c_k, at least one, in the order of the forward pass.
@@ -39,6 +39,7 @@ class FeatureClipChain(FeatureClip):
                 fix="leave the chain out",
             )
         self.clips = nn.ModuleList(clips)
+        self.bounds_feature = any(clip.bounds_feature for clip in clips)
 
     def forward(self, x: Tensor, present: Tensor | None = None, fresh: bool = True) -> Tensor:
         """Clip x, "batch dim"."""

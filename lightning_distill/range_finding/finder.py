@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -18,8 +17,9 @@ from lightning_distill.optimization import GroupedOptimizer
 from lightning_distill.range_finding.best import BestValue
 from lightning_distill.range_finding.places import ALL, GradientRange, Place
 from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
+from lightning_distill.range_finding.result import ClipRangeResult
 from lightning_distill.range_finding.search import JointSearch, Ladder, RangeSearch, Search
-from lightning_distill.range_finding.trials import Choice, Goal, Plateau, Trial, plateaus
+from lightning_distill.range_finding.trials import Choice, Goal, Trial, plateaus
 
 __all__ = ["Choice", "ClipRangeFinder", "ClipRangeResult", "Goal", "Trial"]
 
@@ -33,35 +33,13 @@ QUIET: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class ClipRangeResult:
-    """What was found.
-
-    Attributes:
-        quantiles: Group -> quantiles of what the clip would see: "all", each modality, "rest".
-        ladder: The ranges that were worth a trial.
-        trials: In the order they were made; the first without a clip, at the rate the module comes with.
-        chosen: The one to use.
-        goal: What was compared.
-        plateaus: Ranges that cannot be told apart.
-        untrained: The metric before any training; None where it is not finite.
-    """
-
-    quantiles: Mapping[str, Quantiles]
-    ladder: Ladder
-    trials: tuple[Trial, ...]
-    chosen: Trial
-    goal: Goal
-    plateaus: tuple[Plateau, ...]
-    untrained: float | None = None
-
-
 class ClipRangeFinder:
     """Finds eps in a few trainings from one start: same weights, same seed, same batches.
 
     The first training has no clip and records quantiles of what would be clipped. From them a few ranges
     are chosen, and each is judged by the validation metric after a training of its own. A training whose
-    loss becomes NaN or infinite counts as the worst.
+    loss becomes NaN or infinite counts as the worst. A fixed range that the module comes with is tried too,
+    and a guard around its clip rule stays there in all trainings.
 
         finder = ClipRangeFinder(make_module, data, {"max_epochs": 3})
         result = finder.run()
@@ -98,6 +76,7 @@ class ClipRangeFinder:
         self.place = place or GradientRange()
         self.rates, self.trials, self.goal, self.seed = rates, trials, goal, seed
         self._start: dict[str, Tensor] | None = None
+        self._own: float | None = None
         self._defaults: dict[str, Any] = {}
 
     def run(self, report: Callable[[Trial], None] | None = None) -> ClipRangeResult:
@@ -170,7 +149,7 @@ class ClipRangeFinder:
         return Trial(choice, rate, value, loss, stopped, time.perf_counter() - began)
 
     def ladder(self, quantiles: Mapping[str, Quantiles]) -> Ladder:
-        """Ranges worth a trial, for the optimizer of the trainings so far.
+        """Ranges worth a trial, for the optimizer of the trainings so far; the module's own is among them.
 
         Args:
             quantiles: Group -> what was recorded.
@@ -185,7 +164,8 @@ class ClipRangeFinder:
                 expected="a training that begins well, if it does not end well",
                 fix="check the data with lightning-distill doctor, or lower the learning rate",
             )
-        return self.place.ladder(quantiles[ALL], self._defaults)
+        ladder = self.place.ladder(quantiles[ALL], self._defaults)
+        return ladder if self._own is None else ladder.including(self._own)
 
     def settled_goal(self, module: DistillationModule | None = None) -> Goal:
         """The metric that is compared: what was asked for, else the task's own."""
@@ -200,6 +180,7 @@ class ClipRangeFinder:
         module = self.make_module()
         if self._start is None:
             self._start = {name: x.detach().clone() for name, x in module.state_dict().items()}
+            self._own = self.place.own(module)
         else:
             module.load_state_dict(self._start)
         module.optimizer_factory = self._at_rate(module.optimizer_factory, rate)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
-from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
+from lightning_distill.clipping import ClipReport, ClipRule, NonFiniteGuard, ValueClip
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import HardClip
 from lightning_distill.gradients import Gradients
@@ -22,6 +22,8 @@ ALL = "all"
 """Name of everything together among the groups."""
 APART = 10.0
 """From how different medians of modalities on, a range for each is suggested."""
+NEVER: Final = 1.0e30
+"""A range that nothing finite reaches stands for no clip where there must be a clip."""
 
 
 class Place(ABC):
@@ -31,6 +33,14 @@ class Place(ABC):
     """Where the clip stands in a config."""
     letter: str
     """What is clipped, for axes and tables."""
+
+    @abstractmethod
+    def own(self, module: DistillationModule) -> float | None:
+        """The range that a module comes with; None without one, or where it is not a fixed number.
+
+        Args:
+            module: As the user made it.
+        """
 
     @abstractmethod
     def set(self, module: DistillationModule, epsilon: float | None) -> None:
@@ -77,18 +87,29 @@ class Place(ABC):
 
 
 class GradientRange(Place):
-    """eps of `ValueClip` on the gradients."""
+    """eps of `ValueClip` on the gradients. A guard around the module's clip rule stays, without a clip too."""
 
     keys = ("model", "init_args", "clip_rule")
     letter = "|g|"
 
+    def own(self, module: DistillationModule) -> float | None:
+        """That of a `ValueClip` without a schedule or a unit, in a guard or not."""
+        rule = module.clip_rule
+        while isinstance(rule, NonFiniteGuard):
+            rule = rule.rule
+        fixed = type(rule) is ValueClip and rule.unit is None and isinstance(rule.epsilon, int | float)
+        return float(rule.epsilon) if fixed else None
+
     def set(self, module: DistillationModule, epsilon: float | None) -> None:
-        """Replace the clip rule."""
-        module.clip_rule = None if epsilon is None else ValueClip(epsilon)
+        """Replace the clip rule, inside of its guards."""
+        if isinstance(module.clip_rule, NonFiniteGuard):
+            _put(module, ValueClip(NEVER if epsilon is None else epsilon))
+        else:
+            module.clip_rule = None if epsilon is None else ValueClip(epsilon)
 
     def watch(self, module: DistillationModule, recorder: QuantileRecorder) -> None:
-        """Put a rule there that only looks."""
-        module.clip_rule = _Look(student_of(module), recorder)
+        """Put a rule there that only looks; a guard keeps it from steps that are skipped."""
+        _put(module, _Look(student_of(module), recorder))
 
     def ladder(self, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
         """See `Ladder.of_gradients`."""
@@ -117,6 +138,11 @@ class FeatureRange(Place):
 
     keys = ("model", "init_args", "student", "init_args", "feature_clip")
     letter = "|x|"
+
+    def own(self, module: DistillationModule) -> float | None:
+        """That of a `HardClip` without a unit."""
+        clip = student_of(module).feature_clip
+        return float(clip.epsilon) if type(clip) is HardClip and clip.unit is None else None
 
     def set(self, module: DistillationModule, epsilon: float | None) -> None:
         """Replace the feature clip."""
@@ -165,6 +191,17 @@ class _Look(ClipRule):
                 groups.setdefault(self._modality.get(id(parameter), "rest"), []).append(grad)
             self._recorder.add(groups)
         return ClipReport()
+
+
+def _put(module: DistillationModule, rule: ClipRule) -> None:
+    """Inside of the guards, where there are some."""
+    guard = module.clip_rule
+    if not isinstance(guard, NonFiniteGuard):
+        module.clip_rule = rule
+        return
+    while isinstance(guard.rule, NonFiniteGuard):
+        guard = guard.rule
+    guard.rule = rule
 
 
 def student_of(module: DistillationModule) -> MultimodalModel:

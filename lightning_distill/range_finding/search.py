@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lightning_distill.range_finding.quantiles import Quantiles
@@ -28,11 +28,13 @@ class Ladder:
         rungs: Their epsilons and where they come from.
         first: Place of the one to begin a joint search with.
         step_follows: Whether the size of a step is that of the range, as under SGD.
+        own: The range that the module comes with, to be tried first.
     """
 
     rungs: tuple[Choice, ...]
     first: int
     step_follows: bool = False
+    own: Choice | None = None
 
     @classmethod
     def of_gradients(cls, quantiles: Quantiles, optimizer: Mapping[str, Any]) -> Ladder:
@@ -64,6 +66,22 @@ class Ladder:
         """
         return cls(_apart(_at(quantiles, (0.999, 0.99, 0.9, 0.75, 0.5))), 2)
 
+    def including(self, epsilon: float) -> Ladder:
+        """The same with a range of the user's own; a rung that can hardly be told from it gives way.
+
+        Args:
+            epsilon: The range.
+        """
+        own = Choice(epsilon, why="yours")
+        rungs = tuple(own if abs((c.epsilon or 0.0) / epsilon - 1) < 0.01 else c for c in self.rungs)
+        return replace(self, rungs=rungs, own=own)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The rungs and the user's own range, widest first."""
+        own = () if self.own is None else (self.own,)
+        return tuple(sorted(dict.fromkeys((*self.rungs, *own)), key=lambda c: -(c.epsilon or 0.0)))
+
 
 def _at(quantiles: Quantiles, levels: Sequence[float]) -> list[Choice]:
     return [Choice(quantiles.at(level), why=f"{100 * level:.4g}% quantile") for level in levels]
@@ -91,7 +109,7 @@ class Search(ABC):
 
 
 class RangeSearch(Search):
-    """Rungs of the ladder at one learning rate: 90 %, 50 %, the lowest, then the wide ones.
+    """The user's own range, then rungs at one learning rate: 90 %, 50 %, the lowest, then the wide ones.
 
     Args:
         ladder: Where to look.
@@ -100,7 +118,7 @@ class RangeSearch(Search):
     def __init__(self, ladder: Ladder) -> None:
         rungs = list(ladder.rungs)
         first = sorted(range(len(rungs)), key=lambda i: (2, 3, 4, 1, 0).index(i))
-        self.choices = [rungs[i] for i in first]
+        self.choices = [*([] if ladder.own is None else [ladder.own]), *(rungs[i] for i in first)]
 
     def following(self, done: Sequence[Trial]) -> Choice | None:
         """The first that has not been tried."""
@@ -111,7 +129,7 @@ class RangeSearch(Search):
 class JointSearch(Search):
     """Range and learning rate together.
 
-    First a range that clips half of the entries (a tenth, under SGD and of features), or the rung below it
+    First the user's own range, where there is one. Then a range that clips half of the entries (a tenth, under SGD and of features), or the rung below it
     where training diverged without a clip. Then, with the better of clip and no clip, learning rates in
     steps of 4, as long as they get better. The last trial, or the last two, go to neighbouring ranges at the
     best rate. Under SGD a clipped entry moves its weight by eta * eps, so there the rate changes along with
@@ -128,8 +146,10 @@ class JointSearch(Search):
 
     def following(self, done: Sequence[Trial]) -> Choice | None:
         """See the class."""
-        if len(done) == 1:
-            return self._first(done)
+        tried = {t.choice.epsilon for t in done}
+        for first in (self.ladder.own, self._first(done)):
+            if first is not None and first.epsilon not in tried:
+                return first
         best = self.goal.best(done)
         left = self.trials - (len(done) - 1)
         another = self._another_range(done, best)
@@ -157,7 +177,7 @@ class JointSearch(Search):
 
     def _another_range(self, done: Sequence[Trial], best: Trial) -> Choice | None:
         """A neighbour on the ladder that has not been tried near the best rate."""
-        rungs, current = self.ladder.rungs, best.choice
+        rungs, current = self.ladder.choices, best.choice
         tried = {t.choice.epsilon for t in done}
         if current.epsilon is None:
             fresh = [c for c in rungs if c.epsilon not in tried]

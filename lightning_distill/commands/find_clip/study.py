@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import optuna
 
 _CLIP, _RANGE, _RATE = "clip", "epsilon", "rate"
-_LEARNING_RATE, _LOSS, _STOPPED = "learning_rate", "loss", "stopped"
+_LEARNING_RATE, _LOSS, _STOPPED, _WHY = "learning_rate", "loss", "stopped", "why"
 _QUEUED_AGAIN = "queued again"
 
 
 def run_study(
     finder: ClipRangeFinder, file: Path, report: Callable[[Trial], None] | None = None
 ) -> ClipRangeResult:
-    """The ladder's ranges first, then what Optuna's sampler thinks of, up to the finder's number of trials.
+    """The user's own range and the ladder's first, then what Optuna's sampler thinks of, up to the finder's number of trials.
 
     Trials that the file already has are not made again, but for those that were cut off. One process at a
     time may work on it.
@@ -94,15 +94,17 @@ def _objective(
 
 def _begin(study: optuna.Study, finder: ClipRangeFinder, ladder: Ladder, file: Path) -> None:
     """Queue the ladder in a new study; refuse one of another config."""
-    ranges = [c.epsilon for c in ladder.rungs if c.epsilon is not None]
+    ranges = [c.epsilon for c in ladder.choices if c.epsilon is not None]
     what = [finder.place.letter, finder.settled_goal().monitor, finder.rates]
     known = study.user_attrs
     if not known:
         study.set_user_attr("ranges", ranges)
         study.set_user_attr("what", what)
-        first = ranges[min(ladder.first, len(ranges) - 1)]
-        for epsilon in dict.fromkeys([first, *ranges]):
-            study.enqueue_trial({_CLIP: True, _RANGE: epsilon, **({_RATE: 1.0} if finder.rates else {})})
+        own = [] if ladder.own is None else [ladder.own]
+        first = ladder.rungs[min(ladder.first, len(ladder.rungs) - 1)]
+        for choice in dict.fromkeys([*own, first, *ladder.choices]):
+            told = {_CLIP: True, _RANGE: choice.epsilon, **({_RATE: 1.0} if finder.rates else {})}
+            study.enqueue_trial(told, user_attrs={_WHY: choice.why})
         return
     # A GPU does not add up in the same order twice.
     alike = len(known["ranges"]) == len(ranges) and all(
@@ -127,7 +129,8 @@ def _queue_again(study: optuna.Study) -> None:
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
         if trial.params and trial.number not in known:
-            study.enqueue_trial(trial.params)
+            why = {name: value for name, value in trial.user_attrs.items() if name == _WHY}
+            study.enqueue_trial(trial.params, user_attrs=why)
         known.add(trial.number)
     study.set_user_attr(_QUEUED_AGAIN, sorted(known))
 
@@ -140,8 +143,8 @@ def _made(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def _bounds(ladder: Ladder, largest: float) -> tuple[float, float]:
-    """From below the lowest rung to the largest entry."""
-    epsilons = [c.epsilon for c in ladder.rungs if c.epsilon is not None]
+    """From the lowest range to the largest entry, or the user's own range where that is wider."""
+    epsilons = [c.epsilon for c in ladder.choices if c.epsilon is not None]
     return min(epsilons), max(*epsilons, largest)
 
 
@@ -149,16 +152,14 @@ def _suggested(trial: optuna.Trial, bounds: tuple[float, float], rates: bool) ->
     rate = trial.suggest_float(_RATE, STEP**-3, STEP**3, log=True) if rates else 1.0
     if not trial.suggest_categorical(_CLIP, [True, False]):
         return Choice(None, rate)
-    return Choice(trial.suggest_float(_RANGE, *bounds, log=True), rate, "Optuna")
+    return Choice(trial.suggest_float(_RANGE, *bounds, log=True), rate, trial.user_attrs.get(_WHY, "Optuna"))
 
 
 def _trial(kept: optuna.trial.FrozenTrial, base: float) -> Trial:
     told: dict[str, Any] = kept.params
-    choice = Choice(
-        told.get(_RANGE) if told.get(_CLIP) else None,
-        told.get(_RATE, 1.0),
-        "Optuna" if told.get(_CLIP) else "off",
-    )
+    choice = Choice(None, told.get(_RATE, 1.0))
+    if told.get(_CLIP):
+        choice = Choice(told[_RANGE], choice.rate, kept.user_attrs.get(_WHY, "Optuna"))
     value = kept.value if kept.value is not None and math.isfinite(kept.value) else None
     attrs, seconds = kept.user_attrs, kept.duration.total_seconds() if kept.duration else 0.0
     return Trial(

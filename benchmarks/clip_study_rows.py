@@ -73,7 +73,29 @@ def _boundary_in_units(value: float) -> Parts:
     return Parts(modality_clip=make)
 
 
+def _both(rule: str, feature: str) -> Callable[[float], Parts]:
+    """A rule, and a feature clip with the bound that the feature clips chose."""
+
+    def make(value: float) -> Parts:
+        return Parts(
+            rule=getattr(clipping, rule)(value), feature_clip=getattr(feature_clipping, feature)(TIGHT)
+        )
+
+    return make
+
+
+BOUNDS: Final = (0.1, 0.5, 2.0, 8.0)
+
+
+def _only(name: str, feature: str) -> Row:
+    """No rule, a feature clip."""
+    clip = getattr(feature_clipping, feature)
+    return Row(name, lambda v: Parts(feature_clip=clip(v)), BOUNDS, what="epsilon")
+
+
 NONE: Final = Row("none", lambda _: Parts())
+TIGHT: Final = 0.1
+SHARES: Final = (0.01, 0.1, 0.4, 0.8)
 
 RULES: Final = (
     NONE,
@@ -81,7 +103,7 @@ RULES: Final = (
     _rule("value", "ValueClip", SMALL, "epsilon"),
     _in_units("value, in deviations", "StandardDeviation"),
     _in_units("value, in quantiles", "Quantile"),
-    _rule("target fraction", "TargetFractionClip", (0.01, 0.1, 0.4, 0.8), "share"),
+    _rule("target fraction", "TargetFractionClip", SHARES, "share"),
     _rule("tensor norm", "TensorNormClip", DECADES, "max_norm"),
     _rule("block RMS", "BlockRMSClip", SMALL, "threshold"),
     _rule("adaptive (AGC)", "AdaptiveClip", (1e-3, 3e-3, 1e-2, 1e-1), "factor"),
@@ -111,6 +133,11 @@ RULES: Final = (
         ("BoundaryClip", "StandardDeviation"),
         "epsilon",
     ),
+    _only("hard", "HardClip"),
+    _only("towards", "TowardsClip"),
+    Row("value and hard", _both("ValueClip", "HardClip"), SMALL, what="epsilon"),
+    Row("value and towards", _both("ValueClip", "TowardsClip"), SMALL, what="epsilon"),
+    Row("target fraction and towards", _both("TargetFractionClip", "TowardsClip"), SHARES, what="share"),
 )
 
 
@@ -123,7 +150,6 @@ def _hard_in_units(value: float) -> Parts:
     return Parts(feature_clip=shelf.HardClip(value, units.StandardDeviation()))  # type: ignore[attr-defined]
 
 
-BOUNDS: Final = (0.1, 0.5, 2.0, 8.0)
 RADII: Final = (1.0, 4.0, 16.0, 64.0)
 
 FEATURES: Final = (

@@ -81,9 +81,7 @@ class GradientStep:
             )
 
     def scale_boundaries(self, trainer: Trainer) -> None:
-        """Tell backward clips by what the loss will be multiplied, and at a log step to measure.
-
-        To be called before each forward pass.
+        """Tell backward clips the factor of the loss, and at a log step to measure; before each forward pass.
 
         Args:
             trainer: In its training step.
@@ -149,11 +147,13 @@ class GradientStep:
         Returns:
             Name -> 0-d tensor to log.
         """
+        told = self._boundary_shares(trainer, optimizer) if measure else {}
+        if self._clipper.rule is None and self._balancer is None:
+            return told
         gradients = self._clipper.gradients(trainer, optimizer)
         by_term, self._by_term = self._by_term, {}
         if gradients is None:
-            return {}
-        told = self._boundary_shares(trainer, optimizer) if measure else {}
+            return told
         if self._balancer is not None:
             with torch.no_grad():
                 found = self._balancer.balance(gradients, self._beside(gradients, by_term))
@@ -197,15 +197,13 @@ class GradientStep:
 
 
 def _share_name(path: str) -> str:
-    """Under what a backward clip's share is logged; nothing for clips of other models than the student.
+    """Under what a backward clip's share is logged; "" for those of other models than the student.
 
     >>> [_share_name(f"student.{path}") for path in ("modality_clips.audio.clips.1", "feature_clip")]
     ['boundary_share/audio', 'boundary_share']
     """
     found = _BOUNDARY.match(path)
-    if found is None:
-        return ""
-    return f"boundary_share/{found[1]}" if found[1] else "boundary_share"
+    return "" if found is None else "/".join(filter(None, ("boundary_share", found[1])))
 
 
 def loss_scale(trainer: Trainer) -> Tensor | None:

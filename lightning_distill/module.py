@@ -252,9 +252,9 @@ class DistillationModule(TaughtModule):
             self._before_step(optimizer)
 
     def _before_step(self, optimizer: Optimizer) -> None:
-        if self.clip_rule is not None or self.gradient_balancer is not None:
-            told = self._step.act(self.trainer, optimizer, measure=self._log.writes(self.trainer))
-            self._log.measure(told, self.trainer)
+        measure = self._log.writes(self.trainer)
+        if measure or self.clip_rule is not None or self.gradient_balancer is not None:
+            self._log.measure(self._step.act(self.trainer, optimizer, measure), self.trainer)
 
     # -- logging --------------------------------------------------------------------------------------
 

@@ -61,6 +61,12 @@ def test_saturation_is_told_by_modality_over_the_rows_that_are_there() -> None:
         assert not output.extras[f"saturated_share/{modality}"].requires_grad
 
 
+def test_saturation_is_told_only_of_clips_that_bound_the_feature() -> None:
+    chain = FeatureClipChain([BoundaryClip(0.1), HardClip(0.2)])
+    model = make_model(modality_clips={"a": chain, "b": BoundaryClip(0.1)}, feature_clip=BoundaryClip(0.1))
+    assert set(model(make_batch(size=SIZE)).extras) == {"saturated_share/a"}
+
+
 @pytest.mark.parametrize("cls", concrete("feature_clipping"))
 def test_what_is_absent_stays_zero_and_cannot_matter(cls: type[FeatureClip]) -> None:
     model = make_model(modality_clips={"a": build(cls), "b": build(cls)}).train()

@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
         argv: Words after `find-clip`.
 
     Returns:
-        Exit code: 0, or 5 where no training ended well.
+        Exit code: 0, or 5 where no training ended well, or better than the untrained model.
     """
     options, rest = _parser().parse_known_args(list(argv))
     if options.trials < 1 or (options.steps is not None and options.steps < 1):

@@ -53,7 +53,7 @@ class FeatureClip(nn.Module, ABC):
         Returns:
             0-d float32 tensor in [0, 1]; 0 where all of x is 0, or x is empty.
         """
-        return share_among(self.saturated(x, present), x != 0)
+        return share_among(self.saturated(x, present), x.bool())
 
 
 class ElementwiseClip(FeatureClip):
@@ -111,7 +111,7 @@ def share_among(found: Tensor, counted: Tensor) -> Tensor:
         found: bool "batch dim".
         counted: bool "batch dim".
     """
-    return (found & counted).sum().float() / counted.sum().clamp(min=1)
+    return (found & counted).count_nonzero().float() / counted.count_nonzero().clamp(min=1)
 
 
 def _rows_there(x: Tensor, present: Tensor | None) -> Tensor:

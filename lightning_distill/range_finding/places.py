@@ -87,7 +87,7 @@ class Place(ABC):
 
 
 class GradientRange(Place):
-    """eps of `ValueClip` on the gradients. A guard around the module's clip rule stays, without a clip too."""
+    """eps of `ValueClip` on the gradients; a guard around the clip rule stays, without a clip too."""
 
     keys = ("model", "init_args", "clip_rule")
     letter = "|g|"
@@ -97,8 +97,9 @@ class GradientRange(Place):
         rule = module.clip_rule
         while isinstance(rule, NonFiniteGuard):
             rule = rule.rule
-        fixed = type(rule) is ValueClip and rule.unit is None and isinstance(rule.epsilon, int | float)
-        return float(rule.epsilon) if fixed else None
+        if type(rule) is ValueClip and rule.unit is None and isinstance(rule.epsilon, int | float):
+            return float(rule.epsilon)
+        return None
 
     def set(self, module: DistillationModule, epsilon: float | None) -> None:
         """Replace the clip rule, inside of its guards."""

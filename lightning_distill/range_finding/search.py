@@ -129,11 +129,11 @@ class RangeSearch(Search):
 class JointSearch(Search):
     """Range and learning rate together.
 
-    First the user's own range, where there is one. Then a range that clips half of the entries (a tenth, under SGD and of features), or the rung below it
-    where training diverged without a clip. Then, with the better of clip and no clip, learning rates in
-    steps of 4, as long as they get better. The last trial, or the last two, go to neighbouring ranges at the
-    best rate. Under SGD a clipped entry moves its weight by eta * eps, so there the rate changes along with
-    the range, and eta * eps stays what was found good.
+    First the user's own range, where there is one. Then a range that clips half of the entries (a tenth,
+    under SGD and of features), or the rung below it where training diverged without a clip. Then, with the
+    better of clip and no clip, learning rates in steps of 4, as long as they get better. The last trial, or
+    the last two, go to neighbouring ranges at the best rate. Under SGD a clipped entry moves its weight by
+    eta * eps, so there the rate changes along with the range, and eta * eps stays what was found good.
 
     Args:
         ladder: Ranges.

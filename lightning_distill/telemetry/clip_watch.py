@@ -28,8 +28,8 @@ _SATURATED: Final = 0.8
 _FEWEST_LOOKS: Final = 4
 """One or two log steps can be chance."""
 _EVERY_LOOK: Final = 20
-"""A rule that clips nine steps of ten by design, as `AutoClip` does, binds at 4 looks in 66 runs of 100, at 20
-in 12."""
+"""A rule that clips nine steps of ten by design, as `AutoClip` does, binds at each of 4 looks in two runs of
+three, and at each of 20 in one of eight."""
 _NEVER: Final = 5
 """A rule may wait for rare spikes, so that "never" takes so many times the patience."""
 
@@ -191,9 +191,9 @@ class ClipWatch:
         if streak is None:
             return ""
         return (
-            f"the rule binds at every step, as far as {streak.looks} looks in {streak.steps} steps tell: these "
-            "are steps of normalised length. Raise the range to hold outliers only, or keep it if that is what "
-            "you want."
+            f"the rule binds at every step, as far as {streak.looks} looks in {streak.steps} steps tell: "
+            "these are steps of normalised length. Raise the range to hold outliers only, or keep it if that "
+            "is what you want."
         )
 
     def _bounded(self, group: str, share: float, step: int) -> str:

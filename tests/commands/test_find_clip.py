@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from lightning_distill.cli.parsing import parsed
 from lightning_distill.commands.find_clip import Options, finder_of, left_out
 from lightning_distill.commands.find_clip import study as study_module
 from lightning_distill.commands.find_clip.lines import chosen_lines, put, rate_keys, with_choice
+from lightning_distill.commands.find_clip.onward import next_line
+from lightning_distill.commands.find_clip.own import clip_keys, in_guards
 from lightning_distill.commands.find_clip.picture import draw_picture
 from lightning_distill.commands.find_clip.sweep import sweep_file
 from lightning_distill.commands.find_clip.table import remarks
 from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeResult
-from lightning_distill.range_finding.places import ALL, FeatureRange, GradientRange, Place
+from lightning_distill.range_finding.places import ALL, NEVER, FeatureRange, GradientRange, Place
 from lightning_distill.range_finding.quantiles import Quantiles
 from lightning_distill.range_finding.search import Ladder
 from lightning_distill.range_finding.trials import Choice, Goal, Trial, plateaus
@@ -148,6 +151,173 @@ def test_an_optimizer_that_is_not_written_out_gets_its_rate() -> None:
     assert module(whole)["optimizer"] == {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.04}}
 
 
+# -- the config's own clip ----------------------------------------------------------------------------------
+
+
+def value_clip(epsilon: Any = 0.0123, **others: Any) -> dict[str, Any]:
+    return {"class_path": "ValueClip", "init_args": {"epsilon": epsilon, **others}}
+
+
+def skipping(rule: dict[str, Any]) -> dict[str, Any]:
+    return {"class_path": "SkipNonFinite", "init_args": {"rule": rule}}
+
+
+def with_rule(project: Project, rule: dict[str, Any] | None, name: str = "own.yaml") -> str:
+    return project.change(name, lambda config: put(config, GradientRange.keys, rule))
+
+
+def in_config(config: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        config = config[key]
+    return config
+
+
+def test_the_configs_own_range_is_tried_within_its_guard(project: Project) -> None:
+    own = with_rule(project, skipping(value_clip()))
+    words = ("find-clip", "--config", own, "--trials", "2", "--out", "out")
+    assert project.run(*words) == 0, project.err
+    assert "note: the guard of the config, SkipNonFinite, stays in all trainings" in project.out
+    assert "takes no part" not in project.out
+    assert re.search(r"0\.0123 *│ yours ", project.out)
+    trials = json.loads(Path("out/find_clip.json").read_text())["trials"]
+    assert [t["choice"]["why"] for t in trials] == ["off", "yours", "90% quantile"]
+    rule = module(parsed(["fit", "--config", "out/config.yaml"]))["clip_rule"]
+    assert rule["class_path"].endswith(".SkipNonFinite")
+    assert rule["init_args"]["rule"]["class_path"].endswith(".ValueClip")
+
+
+def test_the_configs_own_range_of_features_is_tried(project: Project) -> None:
+    spec = {"class_path": "HardClip", "init_args": {"epsilon": 0.75}}
+    own = project.change("own.yaml", lambda config: put(config, FeatureRange.keys, spec))
+    words = ("find-clip", "--config", own, "--feature", "--trials", "1", "--out", "out")
+    assert project.run(*words) == 0, project.err
+    trials = json.loads(Path("out/find_clip.json").read_text())["trials"]
+    assert [(t["choice"]["epsilon"], t["choice"]["why"]) for t in trials] == [(None, "off"), (0.75, "yours")]
+    assert "takes no part" not in project.out
+
+
+DEVIATIONS = {"class_path": "StandardDeviation"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (None, []),
+        (value_clip(), []),
+        (value_clip(unit=DEVIATIONS), ["clip_rule, ValueClip, takes no part"]),
+        ({"class_path": "NormClip"}, ["clip_rule, NormClip, takes no part"]),
+        (skipping(value_clip()), ["guard of the config, SkipNonFinite, stays"]),
+        (
+            skipping({"class_path": "NormClip"}),
+            ["SkipNonFinite, stays", "clip_rule, NormClip, takes no part"],
+        ),
+    ],
+)
+def test_what_becomes_of_the_configs_own_rule_is_told(project: Project, rule: Any, told: list[str]) -> None:
+    notes = left_out(parsed(["fit", "--config", with_rule(project, rule)]), GradientRange())
+    assert len(notes) == len(told)
+    assert all(part in note for part, note in zip(told, notes, strict=True))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_guards_stay_around_what_was_chosen(project: Project, depth: int) -> None:
+    rule = value_clip()
+    for kind in ("SkipNonFinite", "PropagateNonFinite")[:depth]:
+        rule = {"class_path": kind, "init_args": {"rule": rule}}
+    before = parsed(["fit", "--config", with_rule(project, rule)])
+    place = GradientRange()
+    keys = clip_keys(before, place)
+    assert keys == (*place.keys, *("init_args", "rule") * depth)
+    for chosen, epsilon in ((1, 1e-3), (0, NEVER)):
+        result = made_result(chosen, apart=100.0)
+        Path("lines.yaml").write_text(chosen_lines(before, result, place))
+        Path("whole.yaml").write_text(with_choice(before, result, place))
+        for words in (["--config", "own.yaml", "--config", "lines.yaml"], ["--config", "whole.yaml"]):
+            after = parsed(["fit", *words])
+            assert in_config(after, keys)["init_args"]["epsilon"] == epsilon
+            in_config(after, keys)["init_args"]["epsilon"] = 0.0123
+            assert after["model"]["init_args"]["clip_rule"] == before["model"]["init_args"]["clip_rule"]
+    assert in_config(before, keys)["init_args"]["epsilon"] == 0.0123, "the config stays as it was"
+
+
+def test_ranges_of_modalities_are_suggested_within_the_guard(project: Project) -> None:
+    config = parsed(["fit", "--config", with_rule(project, skipping(value_clip()))])
+    text = chosen_lines(config, made_result(apart=100.0), GradientRange())
+    comment = [line[2:] for line in text.splitlines() if line.startswith("# ") and "Modalities" not in line]
+    rule = module(yaml.safe_load("\n".join(comment)))["clip_rule"]
+    assert rule["class_path"].endswith(".SkipNonFinite")
+    assert rule["init_args"]["rule"]["class_path"].endswith(".PerModality")
+
+
+@pytest.mark.parametrize("place", [GradientRange(), FeatureRange()])
+def test_no_clip_is_written_as_null(project: Project, place: Place) -> None:
+    own = project.change("own.yaml", lambda config: put(config, place.keys, place.spec(0.5)))
+    before, result = parsed(["fit", "--config", own]), made_result(chosen=0)
+    assert in_config(before, place.keys) is not None
+    lines = chosen_lines(before, result, place)
+    assert f"{place.keys[-1]}: null" in lines
+    assert in_config(yaml.safe_load(lines), place.keys) is None
+    Path("lines.yaml").write_text(lines)
+    Path("whole.yaml").write_text(with_choice(before, result, place))
+    for words in (["--config", own, "--config", "lines.yaml"], ["--config", "whole.yaml"]):
+        after = parsed(["fit", *words])
+        assert in_config(after, place.keys) is None
+        put(after, place.keys, in_config(before, place.keys))
+        assert after == before
+
+
+def test_a_search_that_picks_no_clip_writes_a_config_to_train_with(project: Project) -> None:
+    own = with_rule(project, value_clip(1e-9))  # so far below AdamW's own eps that nothing is learnt
+    assert project.run("find-clip", "--config", own, "--trials", "1", "--out", "out") == 0, project.err
+    assert "clip_rule: null" in project.out.partition("To use it:")[2]
+    assert json.loads(Path("out/find_clip.json").read_text())["chosen"]["choice"]["epsilon"] is None
+    assert module(parsed(["fit", "--config", "out/config.yaml"]))["clip_rule"] is None
+    assert project.run("fit", "--config", "out/config.yaml", "--trainer.max_epochs", "1") == 0, project.err
+
+
+# -- what to run next ---------------------------------------------------------------------------------------
+
+
+def printed_next(out: str) -> list[str]:
+    told = out.partition("For the range of the fused feature, with this choice, next:")[2]
+    return shlex.split(told.strip().splitlines()[0]) if told else []
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "my out"]])
+def test_the_line_to_run_next_looks_for_the_other_range(project: Project, out: list[str]) -> None:
+    assert project.run(*FIND, "--trials", "1", *out, "--data.batch_size", "5") == 0, project.err
+    words = printed_next(project.out)
+    assert words[:2] == ["lightning-distill", "find-clip"]
+    assert "--feature" in words
+    assert project.run(*words[1:]) == 0, project.err
+    assert "Quantiles of |x|" in project.out
+    assert printed_next(project.out) == []
+    if out:
+        assert Path("my out/feature/config.yaml").is_file()
+
+
+@pytest.mark.parametrize("rule", [None, value_clip(), skipping(value_clip())])
+@pytest.mark.parametrize("chosen", [0, 1])
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_the_line_to_run_next_has_what_was_chosen(
+    project: Project, rule: Any, chosen: int, optimizer: bool
+) -> None:
+    name, place, result = with_rule(project, rule), GradientRange(), made_result(chosen)
+    if not optimizer:
+        config = yaml.safe_load(Path(name).read_text())
+        del module(config)["optimizer"]
+        Path(name).write_text(yaml.safe_dump(config))
+    before = parsed(["fit", "--config", name])
+    words = shlex.split(next_line(before, ["--config", name], result, place, Options(steps=7, trials=3)))
+    at = words.index("--feature")
+    assert words[at:] == ["--feature", "--trials", "3", "--steps", "7"]
+    after = parsed(["fit", *words[2:at]])
+    Path("lines.yaml").write_text(chosen_lines(before, result, place))
+    assert after == parsed(["fit", "--config", name, "--config", "lines.yaml"])
+    wanted = in_guards(before, place, place.spec(result.chosen.choice.epsilon))
+    assert (module(after)["clip_rule"] is None) == (wanted is None)
+
+
 # -- what is told -------------------------------------------------------------------------------------------
 
 
@@ -164,6 +334,43 @@ def test_ties_edges_and_stops_are_told() -> None:
 def test_trainings_that_taught_nothing_are_told(untrained: float | None, told: bool) -> None:
     found = list(remarks(dataclasses.replace(made_result(), untrained=untrained)))
     assert any("no training got better than the untrained model" in line for line in found) == told
+
+
+def test_where_nothing_was_learnt_the_exit_code_says_so(project: Project) -> None:
+    words = (*FIND, "--trials", "1", "--model.optimizer.lr", "1e-12", "--out", "out")
+    assert project.run(*words) == 5, project.err
+    assert "no training got better than the untrained model" in project.out
+    assert "To use it all the same:" in project.out
+    assert printed_next(project.out) == []
+    assert json.loads(Path("out/find_clip.json").read_text())["untrained"] is not None
+
+
+def test_where_no_training_ends_well_the_exit_code_says_so(project: Project) -> None:
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e38}}
+    name = project.change("sgd.yaml", lambda config: put(config, ("model", "init_args", "optimizer"), sgd))
+    assert project.run("find-clip", "--config", name, "--trials", "1") == 5, project.err
+    assert "no training ended well" in project.out
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "untrained", "learnt"),
+    [
+        ("max", 0.9, 0.5, True),
+        ("max", 0.5, 0.5, False),
+        ("max", 0.4, 0.5, False),
+        ("min", 0.4, 0.5, True),
+        ("min", 0.6, 0.5, False),
+        ("max", 0.1, None, True),
+        ("max", None, None, False),
+        ("max", None, 0.1, False),
+    ],
+)
+def test_learnt_is_better_than_untrained(
+    mode: str, value: float | None, untrained: float | None, learnt: bool
+) -> None:
+    trial = Trial(Choice(), 0.1, value)
+    result = dataclasses.replace(made_result(), chosen=trial, goal=Goal("val/x", mode), untrained=untrained)
+    assert result.learnt is learnt
 
 
 def test_the_picture_has_a_line_a_rate_and_a_band_a_plateau() -> None:
@@ -206,6 +413,47 @@ def test_a_sweep_calls_fit_with_words_that_it_takes(project: Project, place: Pla
         assert made["data"]["init_args"]["batch_size"] == 5, "settings of the line take part"
 
 
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_a_sweep_keeps_the_guard_and_the_optimizer(project: Project, optimizer: bool) -> None:
+    name = with_rule(project, skipping(value_clip()))
+    if not optimizer:
+        text = yaml.safe_load(Path(name).read_text())
+        del module(text)["optimizer"]
+        Path(name).write_text(yaml.safe_dump(text))
+    config, result = parsed(["fit", "--config", name]), made_result()
+    result = dataclasses.replace(result, ladder=result.ladder.including(0.0123))
+    sweep = yaml.safe_load(sweep_file(config, ["--config", name], result, GradientRange(), None))
+    (clip, ranges), (rate, rates) = sweep["parameters"].items()
+    assert 0.0123 in ranges["values"]
+    for epsilon in (ranges["values"][0], NEVER):
+        words = [f"--{clip}={epsilon}", f"--{rate}={rates['values'][0]}"]
+        made = parsed(["fit", *sweep["command"][2:-1], *words])
+        rule = module(made)["clip_rule"]
+        assert rule["class_path"].endswith(".SkipNonFinite")
+        assert rule["init_args"]["rule"]["init_args"]["epsilon"] == epsilon
+        assert module(made)["optimizer"]["init_args"]["lr"] == rates["values"][0]
+
+
+def test_a_study_says_where_its_ranges_come_from(project: Project) -> None:
+    optuna = pytest.importorskip("optuna")
+    pytest.importorskip("sqlalchemy")
+    own = with_rule(project, value_clip())
+    words = ("find-clip", "--config", own, "--steps", "3", "--optuna", "study.db")
+    assert project.run(*words, "--trials", "8", "--out", "out") in (0, 5), project.err
+    study = optuna.load_study(study_name="find-clip", storage="sqlite:///study.db")
+    queued = [t.user_attrs.get("why") for t in study.trials]
+    assert queued[:2] == ["yours", "50% quantile"]
+    assert set(queued[2:6]) == {"99.9% quantile", "99% quantile", "90% quantile", "signs only"}
+    assert queued[6:] == [None, None], "what the sampler thinks of"
+    trials = json.loads(Path("out/find_clip.json").read_text())["trials"]
+    thought = ["Optuna" if t.params["clip"] else "off" for t in study.trials[6:]]
+    assert [t["choice"]["why"] for t in trials] == ["off", *queued[:6], *thought]
+    assert trials[1]["choice"]["epsilon"] == pytest.approx(0.0123)
+    assert re.search(r"│ yours ", project.out)
+    assert re.search(r"│ signs only ", project.out)
+    assert "(yours), lr" in project.out
+
+
 def test_an_optuna_study_goes_on_where_it_stopped(project: Project) -> None:
     optuna = pytest.importorskip("optuna")
     pytest.importorskip("sqlalchemy")
@@ -245,6 +493,7 @@ def test_a_training_that_was_cut_off_is_made_again(project: Project, monkeypatch
     study = optuna.load_study(study_name="find-clip", storage="sqlite:///study.db")
     done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert len(done) == 3
+    assert all(t.user_attrs["why"] not in ("", "Optuna") for t in done), "the one made again too"
     assert project.run(*words[:-1], "9") == 0, project.err
     assert made.count(made[2]) == 2, "cut off, and then once more"
 
@@ -267,10 +516,10 @@ def test_wrong_words_are_refused(project: Project) -> None:
 def test_what_takes_no_part_is_told(project: Project) -> None:
     config = full_config(project)
     assert left_out(config, GradientRange()) == left_out(config, FeatureRange()) == []
-    put(config, FeatureRange.keys, FeatureRange().spec(1.0))
+    put(config, FeatureRange.keys, {"class_path": "lightning_distill.feature_clipping.TanhClip"})
     assert left_out(config, GradientRange()) == []
     (note,) = left_out(config, FeatureRange())
-    assert note.startswith("the config's own feature_clip, HardClip, takes no part")
+    assert note.startswith("the config's own feature_clip, TanhClip, takes no part")
     config["trainer"] |= {"callbacks": [{}], "devices": 4, "gradient_clip_val": 1.0}
     assert len(left_out(config, FeatureRange())) == 4
 

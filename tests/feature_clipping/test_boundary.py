@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,101 @@ def test_bounds_the_gradient_of_the_encoder(batch: int, epsilon: float) -> None:
     assert weight.grad is not None
     bound = torch.linalg.matrix_norm(rows, 2) * epsilon / batch * math.sqrt(batch * 3)
     assert weight.grad.norm() <= bound * (1 + 1e-5)
+
+
+# -- the share that is clipped ----------------------------------------------------------------------------
+
+
+def watched(clip: BoundaryClip, grad: Tensor, present: Tensor | None = None) -> float:
+    """The share that a backward pass leaves; the gradient must be as without watching."""
+    unwatched = through(deepcopy(clip), grad, present)
+    clip.clipped_share = torch.full((), math.nan)
+    assert same_bits(through(clip, grad, present), unwatched)
+    return clip.clipped_share.item()
+
+
+@given(
+    st.lists(st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.lists(st.booleans(), min_size=5, max_size=5),
+    st.floats(0.01, 20),
+)
+def test_the_share_is_of_entries_other_than_zero_in_rows_that_are_there(
+    rows: list[list[float]], there: list[bool], epsilon: float
+) -> None:
+    g, present = np.array(rows), np.array(there[: len(rows)])
+    counted = (g != 0) & present[:, None]
+    clipped = (np.abs(g) > epsilon * (1.0 / len(g))) & counted
+    found = watched(BoundaryClip(epsilon), torch.from_numpy(g), torch.from_numpy(present))
+    assert found == pytest.approx(clipped.sum() / max(counted.sum(), 1))
+
+
+def test_the_share_follows_unit_and_scale() -> None:
+    grad = torch.randn(8, 6, dtype=torch.float64)
+    root = np.sqrt((grad.numpy() ** 2).mean())
+    expected = (np.abs(grad.numpy()) > 0.8 * root).mean()
+    assert 0 < expected < 1
+    assert watched(BoundaryClip(0.8, StandardDeviation()), grad) == pytest.approx(expected)
+    clip = BoundaryClip(0.8)
+    clip.gradient_scale = 4.0
+    assert watched(clip, grad) == pytest.approx((np.abs(grad.numpy()) > 0.8 * 4.0 / 8).mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_not_finite_is_not_clipped(dtype: torch.dtype) -> None:
+    grad = torch.tensor([[math.inf, -math.inf, math.nan, 9.0]], dtype=dtype)
+    assert watched(BoundaryClip(1.0), grad) == 0.25
+
+
+def test_nothing_to_clip_is_a_share_of_zero() -> None:
+    assert watched(BoundaryClip(1.0), torch.zeros(2, 3)) == 0
+    assert watched(BoundaryClip(1.0), torch.zeros(0, 3)) == 0
+    assert watched(BoundaryClip(1e-3), torch.ones(2, 3), torch.zeros(2, dtype=torch.bool)) == 0
+
+
+@pytest.mark.parametrize("unit", [None, StandardDeviation])
+def test_of_several_backward_passes_the_last_is_told(unit: type[Unit] | None) -> None:
+    clip, x = BoundaryClip(1.0, unit and unit(0.0)), torch.zeros(1, 4, requires_grad=True)
+    clip.clipped_share = torch.zeros(())
+    y = clip(x)
+    for grad, share in (([9.0, 0.1, 0.1, 0.1], 0.25), ([0.0, 0.0, 0.0, 0.0], 0.0)):
+        y.backward(torch.tensor([grad]), retain_graph=True)
+        assert clip.clipped_share.item() == share
+
+
+def test_a_share_is_no_part_of_the_state_and_may_be_left_out_again() -> None:
+    clip = BoundaryClip(1.0)
+    clip.clipped_share = share = torch.zeros(())
+    assert clip.state_dict() == {}
+    clip.clipped_share = None
+    through(clip, torch.full((1, 3), 9.0))
+    assert share == 0
+
+
+@pytest.mark.parametrize("unit", [None, StandardDeviation])
+def test_the_share_is_told_by_one_compiled_graph(unit: type[Unit] | None) -> None:
+    torch._dynamo.reset()
+    clip, present = BoundaryClip(1.0, unit and unit()), torch.tensor([True, False, True])
+    twin = deepcopy(clip)
+    compiled = torch.compile(lambda x: clip(2 * x, present), fullgraph=True, backend="aot_eager")
+    for watching in (False, True, True, False, True):
+        grad = 0.5 * torch.randn(3, 4)
+        for part, function in ((clip, compiled), (twin, lambda x: twin(2 * x, present))):
+            part.clipped_share = torch.zeros(()) if watching else None
+            function(torch.zeros(3, 4, requires_grad=True)).backward(grad)
+        if watching:
+            assert clip.clipped_share is not None
+            assert clip.clipped_share == twin.clipped_share
+            assert 0 < clip.clipped_share < 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_share_is_not_waited_for() -> None:
+    clip, x = BoundaryClip(1.0), torch.zeros(2, 4, device="cuda", requires_grad=True)
+    clip.clipped_share, grad = torch.zeros((), device="cuda"), torch.full((2, 4), 9.0, device="cuda")
+    present = torch.tensor([True, False], device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        clip(x, present).backward(grad)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert clip.clipped_share == 1

@@ -31,6 +31,11 @@ def test_an_entry_is_saturated_where_any_clip_finds_it_so() -> None:
     assert chain.saturated_share(torch.tensor([[3.0, 1.5, 0.5, -9.0]])).item() == 0.75
 
 
+def test_it_bounds_the_feature_where_any_clip_does() -> None:
+    assert FeatureClipChain([BoundaryClip(0.1), HardClip(1.0)]).bounds_feature
+    assert not FeatureClipChain([BoundaryClip(0.1), BoundaryClip(1.0)]).bounds_feature
+
+
 def test_nan_is_not_saturated_as_it_is_not_under_any_clip_alone() -> None:
     x = torch.tensor([[math.nan, 3.0, 0.5]])
     assert FeatureClipChain([HardClip(1.0)]).saturated(x).tolist() == HardClip(1.0).saturated(x).tolist()

@@ -69,6 +69,42 @@ def test_saturated_share(cls: Any, dtype: torch.dtype) -> None:
 
 
 @CLIPS
+def test_zeros_are_not_counted_as_free(cls: Any) -> None:
+    """Of rows and entries that are 0 nothing can saturate; the rest is counted as if they were not there."""
+    clip, x = build(cls), torch.full((6, 4), 9.0)
+    x[:5] = 0.0
+    x[5, 0] = 0.0
+    assert clip.saturated_share(x) == float(clip.bounds_feature)
+    x[5, 1] = 1e-6
+    spared = 0.0 if cls is NormBallClip else 1 / 3
+    torch.testing.assert_close(clip.saturated_share(x), torch.tensor(clip.bounds_feature * (1 - spared)))
+
+
+@CLIPS
+def test_nothing_to_count_is_a_share_of_zero(cls: Any) -> None:
+    clip = build(cls)
+    for x in (torch.zeros(0, 6), torch.zeros(3, 6), torch.zeros(3, 6, dtype=torch.bfloat16)):
+        share = clip.saturated_share(x)
+        assert share == 0
+        assert share.dtype == torch.float32
+
+
+@CLIPS
+def test_tells_whether_it_bounds_the_feature(cls: Any) -> None:
+    clip, x = build(cls), torch.full((2, 4), 1e3)
+    assert clip.bounds_feature != torch.equal(clip(x), x)
+
+
+@CLIPS
+def test_saturated_share_compiles_as_one_graph(cls: Any) -> None:
+    torch._dynamo.reset()
+    clip, present = build(cls), torch.tensor([True, False, True, True])
+    x = torch.randn(4, 6).masked_fill(~present[:, None], 0.0)
+    compiled = torch.compile(clip.saturated_share, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, present), clip.saturated_share(x, present))
+
+
+@CLIPS
 def test_rows_do_not_see_each_other(cls: Any) -> None:
     clip, x = build(cls).eval(), 3 * torch.randn(5, 6)
     assert torch.equal(clip(x)[[3, 0]], clip(x[[3, 0]]))

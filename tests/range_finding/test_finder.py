@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import logging
@@ -14,17 +15,27 @@ import torch
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
-from lightning_distill.clipping import ClipReport, ClipRule, ValueClip
+from lightning_distill.clipping import (
+    ClipReport,
+    ClipRule,
+    NormClip,
+    PropagateNonFinite,
+    RaiseNonFinite,
+    SkipNonFinite,
+    ValueClip,
+)
 from lightning_distill.errors import ConfigError
-from lightning_distill.feature_clipping import HardClip
+from lightning_distill.feature_clipping import HardClip, TanhClip
 from lightning_distill.gradient_balancing import OGMGE, GradientBalancer
 from lightning_distill.gradients import Gradients
 from lightning_distill.module import DistillationModule
 from lightning_distill.optimization import GroupedOptimizer, ParameterGroup
 from lightning_distill.range_finding.finder import ClipRangeFinder
-from lightning_distill.range_finding.places import ALL, FeatureRange, GradientRange
+from lightning_distill.range_finding.places import ALL, NEVER, FeatureRange, GradientRange
 from lightning_distill.range_finding.quantiles import QuantileRecorder, Quantiles
 from lightning_distill.range_finding.trials import Choice, Goal, Trial
+from lightning_distill.schedules import CosineRamp
+from lightning_distill.units import StandardDeviation
 from tests.builders import VectorSource, make_data, make_model
 from tests.range_finding.test_search import reference
 
@@ -205,6 +216,73 @@ def test_clips_are_set_where_they_belong() -> None:
     assert module.clip_rule.epsilon == 0.25  # type: ignore[union-attr]
     GradientRange().set(module, None)
     assert module.clip_rule is None
+
+
+# -- the module's own clip ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SkipNonFinite, RaiseNonFinite, PropagateNonFinite])
+def test_a_guard_stays_around_every_range(kind: Any) -> None:
+    outer = kind(SkipNonFinite(NormClip(1.0)))
+    module = DistillationModule(make_model(), clip_rule=outer)
+    for epsilon, wanted in ((0.25, 0.25), (None, NEVER), (0.5, 0.5)):
+        GradientRange().set(module, epsilon)
+        assert module.clip_rule is outer
+        assert isinstance(outer.rule, SkipNonFinite)
+        assert isinstance(outer.rule.rule, ValueClip)
+        assert outer.rule.rule.epsilon == wanted
+
+
+def test_a_guard_saves_the_training_without_a_clip_from_a_broken_sample() -> None:
+    results = {}
+    for guarded in (False, True):
+        finder, recorder = make_finder(), QuantileRecorder()
+        finder.data = make_data(VectorSource(broken=[3]))
+        rule = SkipNonFinite(ValueClip(0.1)) if guarded else ValueClip(0.1)
+        finder.make_module = functools.partial(_ruled, rule)
+        results[guarded] = [
+            finder.trial(Choice(), recorder),
+            finder.trial(Choice()),
+            finder.trial(Choice(0.1)),
+        ]
+    assert finder.ladder(recorder.quantiles()).own == Choice(0.1, why="yours")
+    assert all(t.value is not None for t in results[True])
+    assert results[False][0].value is None
+    watched, unclipped, _ = results[True]
+    assert (watched.value, watched.loss) == (unclipped.value, unclipped.loss), "looking changes nothing"
+
+
+def _ruled(rule: ClipRule) -> DistillationModule:
+    return DistillationModule(make_model(), clip_rule=copy.deepcopy(rule))
+
+
+def test_a_fixed_range_of_the_module_is_tried_first() -> None:
+    finder = make_finder(trials=2)
+    finder.make_module = functools.partial(_ruled, ValueClip(0.0321))
+    result = finder.run()
+    assert [t.choice.why for t in result.trials] == ["off", "yours", "90% quantile"]
+    assert result.trials[1].choice.epsilon == 0.0321
+
+
+@pytest.mark.parametrize(
+    ("rule", "own"),
+    [
+        (None, None),
+        (ValueClip(0.1), 0.1),
+        (SkipNonFinite(RaiseNonFinite(ValueClip(2))), 2.0),
+        (ValueClip(2.0, StandardDeviation()), None),
+        (ValueClip(CosineRamp(1.0, 0.1, 0, 5)), None),
+        (SkipNonFinite(NormClip(1.0)), None),
+    ],
+)
+def test_the_range_that_a_module_comes_with(rule: ClipRule | None, own: float | None) -> None:
+    assert GradientRange().own(DistillationModule(make_model(), clip_rule=rule)) == own
+
+
+def test_the_range_of_features_that_a_module_comes_with() -> None:
+    clips = {HardClip(2.0): 2.0, HardClip(2.0, StandardDeviation()): None, TanhClip(1.0): None, None: None}
+    for clip, own in clips.items():
+        assert FeatureRange().own(DistillationModule(make_model(feature_clip=clip))) == own
 
 
 def test_modalities_that_differ_tenfold_get_ranges_of_their_own() -> None:

@@ -138,6 +138,46 @@ def test_all_rungs_are_tried_once_at_one_rate() -> None:
     assert {t.choice.rate for t in done} == {1.0}
 
 
+@given(QUANTILES, st.floats(-12, 3), st.sampled_from([ADAM, SGD]))
+def test_the_users_own_range_has_its_place_among_the_others(
+    quantiles: Quantiles, log: float, optimizer: dict[str, Any]
+) -> None:
+    before = Ladder.of_gradients(quantiles, optimizer)
+    ladder = before.including(10.0**log)
+    ranges = [c.epsilon or 0.0 for c in ladder.choices]
+    assert [c.why for c in ladder.choices].count("yours") == 1
+    assert ladder.own == Choice(10.0**log, why="yours")
+    assert all(low < high for high, low in itertools.pairwise(ranges))
+    far = [c for c in before.rungs if abs((c.epsilon or 0.0) / 10.0**log - 1) > 0.011]
+    assert set(far) <= set(ladder.choices)
+    assert len(ladder.choices) <= len(before.rungs) + 1
+    assert (ladder.first, ladder.step_follows) == (before.first, before.step_follows)
+    assert before.choices == before.rungs
+
+
+@given(QUANTILES, st.floats(-12, 3), st.integers(1, 8), st.booleans(), st.sampled_from([ADAM, SGD]))
+def test_the_users_own_range_is_tried_first_and_once(
+    quantiles: Quantiles, log: float, trials: int, joint: bool, optimizer: dict[str, Any]
+) -> None:
+    ladder = Ladder.of_gradients(quantiles, optimizer).including(10.0**log)
+    search = JointSearch(ladder, GOAL, trials) if joint else RangeSearch(ladder)
+    done = [trial(None, 0.5)]
+    while len(done) <= trials and (choice := search.following(done)) is not None:
+        done.append(Trial(choice, 0.1 * choice.rate, 0.1 * len(done)))
+    assert done[1].choice == ladder.own
+    assert len({t.choice for t in done}) == len(done)
+    if not joint and trials == 8:
+        assert {t.choice for t in done[1:]} == set(ladder.choices)
+
+
+def test_after_the_users_own_range_a_joint_search_begins_as_without() -> None:
+    ladder = Ladder.of_gradients(Quantiles(tuple(10.0 ** (i - 8) for i in range(11)), 0.0, 1), ADAM)
+    for value in (0.5, None):
+        plain = JointSearch(ladder, GOAL, 5).following([trial(None, value)])
+        search = JointSearch(ladder.including(0.03), GOAL, 5)
+        assert search.following([trial(None, value), trial(0.03, 0.4)]) == plain
+
+
 def climbed(optimizer: dict[str, Any], value: Any, trials: int = 5) -> list[Trial]:
     """A joint search where the value is a function of range and rate."""
     ladder = Ladder.of_gradients(Quantiles(tuple(10.0 ** (i - 8) for i in range(11)), 0.0, 1), optimizer)

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from lightning_distill.commands.doctor import hushed
 from lightning_distill.commands.find_clip.lines import chosen_lines, summary_of, with_choice
+from lightning_distill.commands.find_clip.onward import next_line
+from lightning_distill.commands.find_clip.own import notes as own_notes
 from lightning_distill.commands.find_clip.picture import save_picture
 from lightning_distill.commands.find_clip.study import run_study
 from lightning_distill.commands.find_clip.sweep import sweep_file
@@ -78,7 +80,7 @@ def find(config: Mapping[str, Any], words: list[str], options: Options, console:
         console: Where to print.
 
     Returns:
-        Exit code: 0, or 5 where no training ended well.
+        Exit code: 0, or 5 where no training ended well, or better than the untrained model.
     """
     finder = finder_of(config, options)
     for note in left_out(config, finder.place):
@@ -87,7 +89,8 @@ def find(config: Mapping[str, Any], words: list[str], options: Options, console:
         result = _searched(finder, options, console)
     show(console, result, finder.place)
     lines = chosen_lines(config, result, finder.place)
-    console.print(f"\nTo use it:\n\n{lines}", highlight=False, markup=False, soft_wrap=True)
+    heading = "To use it" if result.learnt else "To use it all the same"
+    console.print(f"\n{heading}:\n\n{lines}", highlight=False, markup=False, soft_wrap=True)
     written = []
     if options.out is not None:
         written.append(write_json(options.out / "find_clip.json", summary_of(result, finder.place)))
@@ -100,7 +103,17 @@ def find(config: Mapping[str, Any], words: list[str], options: Options, console:
         )
     for path in written:
         console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 0 if result.chosen.value is not None else 5
+    if not result.learnt:
+        return 5
+    if not options.feature:
+        line = next_line(config, words, result, finder.place, options)
+        console.print(
+            f"\nFor the range of the fused feature, with this choice, next:\n\n    {line}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    return 0
 
 
 def _searched(finder: ClipRangeFinder, options: Options, console: Console) -> ClipRangeResult:
@@ -142,21 +155,13 @@ def finder_of(config: Mapping[str, Any], options: Options) -> ClipRangeFinder:
 
 
 def left_out(config: Mapping[str, Any], place: Place) -> list[str]:
-    """What of a config the trainings do without.
+    """What of a config the trainings do without, or hold on to at the place of the range.
 
     Args:
         config: All keys of `fit`.
         place: Of the range.
     """
-    trainer, notes = config.get("trainer") or {}, []
-    own: Any = config
-    for key in place.keys:
-        own = (own or {}).get(key)
-    if own:
-        name = str(own.get("class_path", "")).rpartition(".")[2]
-        notes.append(
-            f"the config's own {place.keys[-1]}, {name}, takes no part; what is found stands in its place"
-        )
+    trainer, notes = config.get("trainer") or {}, own_notes(config, place)
     if trainer.get("callbacks"):
         notes.append("callbacks of the config take no part")
     if trainer.get("devices") not in (None, 1, "1", "auto") or (trainer.get("num_nodes") or 1) > 1:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
+from lightning_distill.commands.find_clip.own import clip_keys, in_guards
 from lightning_distill.commands.find_clip.table import remarks
-from lightning_distill.range_finding.places import Place, rounded
+from lightning_distill.range_finding.places import NEVER, Place, rounded
 from lightning_distill.range_finding.quantiles import LEVELS
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ def rate_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
     return (*OPTIMIZER, *nested, "init_args", "lr")
 
 
+def optimizer_class(config: Mapping[str, Any]) -> str | None:
+    """The optimizer's class, where a config does not write out its settings; else None."""
+    optimizer = (config["model"].get("init_args") or {}).get("optimizer")
+    return None if isinstance(optimizer, Mapping) else str(optimizer or "torch.optim.AdamW")
+
+
 def chosen_lines(config: Mapping[str, Any], result: ClipRangeResult, place: Place) -> str:
     """The lines to change, as YAML; where modalities differ much, other lines that were not tried.
 
@@ -37,14 +44,14 @@ def chosen_lines(config: Mapping[str, Any], result: ClipRangeResult, place: Plac
     """
     lines: dict[str, Any] = {}
     chosen = result.chosen
-    put(lines, place.keys, place.spec(chosen.choice.epsilon))
-    if chosen.choice.rate != 1:
-        put(lines, rate_keys(config), rounded(chosen.learning_rate))
+    _put_choice(lines, config, result, place)
     text = _yaml(lines)
+    if chosen.choice.epsilon is None and clip_keys(config, place) != place.keys:
+        text += f"# A range of {NEVER:g} stands for no clip; the guard stays.\n"
     apart = place.apart(chosen.choice.epsilon, result.quantiles)
     if apart is not None:
         other: dict[str, Any] = {}
-        put(other, place.keys, apart)
+        put(other, place.keys, in_guards(config, place, apart))
         text += "\n# Modalities differ in their medians. A range for each at the same quantile (not tried):\n"
         text += "".join(f"# {line}\n" for line in _yaml(other).splitlines())
     return text
@@ -59,13 +66,20 @@ def with_choice(config: Mapping[str, Any], result: ClipRangeResult, place: Place
         place: Of the range.
     """
     whole = copy.deepcopy(dict(config))
-    put(whole, place.keys, place.spec(result.chosen.choice.epsilon))
-    if result.chosen.choice.rate != 1:
-        optimizer = whole["model"]["init_args"].get("optimizer")
-        if not isinstance(optimizer, dict):
-            put(whole, OPTIMIZER, {"class_path": optimizer or "torch.optim.AdamW", "init_args": {}})
-        put(whole, rate_keys(whole), rounded(result.chosen.learning_rate))
+    _put_choice(whole, config, result, place)
     return _yaml(whole)
+
+
+def _put_choice(
+    tree: dict[str, Any], config: Mapping[str, Any], result: ClipRangeResult, place: Place
+) -> None:
+    choice = result.chosen.choice
+    put(tree, place.keys, in_guards(config, place, place.spec(choice.epsilon)))
+    if choice.rate != 1:
+        kind = optimizer_class(config)
+        if kind is not None:
+            put(tree, OPTIMIZER, {"class_path": kind, "init_args": {}})
+        put(tree, rate_keys(config), rounded(result.chosen.learning_rate))
 
 
 def summary_of(result: ClipRangeResult, place: Place) -> dict[str, Any]:

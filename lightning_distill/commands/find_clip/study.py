@@ -26,7 +26,9 @@ _QUEUED_AGAIN = "queued again"
 def run_study(
     finder: ClipRangeFinder, file: Path, report: Callable[[Trial], None] | None = None
 ) -> ClipRangeResult:
-    """The user's own range and the ladder's first, then what Optuna's sampler thinks of, up to the finder's number of trials.
+    """The user's own range and the ladder's first, then what Optuna's sampler thinks of.
+
+    There are as many trials as the finder is to make.
 
     Trials that the file already has are not made again, but for those that were cut off. One process at a
     time may work on it.

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lightning_distill.commands.find_clip.lines import rate_keys
-from lightning_distill.range_finding.places import Place, rounded
+from lightning_distill.commands.find_clip.lines import OPTIMIZER, optimizer_class, rate_keys
+from lightning_distill.commands.find_clip.own import clip_keys, in_guards
+from lightning_distill.range_finding.places import NEVER, Place, rounded
 from lightning_distill.range_finding.search import STEP
 
 if TYPE_CHECKING:
     from lightning_distill.range_finding.finder import ClipRangeResult
-
-NEVER: Final = 1.0e30
-"""A range that nothing finite reaches stands for no clip."""
 
 
 def sweep_file(
@@ -34,15 +33,15 @@ def sweep_file(
         place: Of the range.
         steps: Length of a training; None is that of the config.
     """
-    spec = place.spec(NEVER)
-    assert spec is not None
-    clip, rate = _option(place.keys), _option(rate_keys(config))
+    clip, rate = _option(clip_keys(config, place)), _option(rate_keys(config))
     center = result.chosen.learning_rate
     words = ["${program}", "fit", *given]
-    words += [f"--{clip}={spec['class_path']}"]
+    words += [f"--{_option(place.keys)}={json.dumps(in_guards(config, place, place.spec(NEVER)))}"]
+    kind = optimizer_class(config)
+    words += [] if kind is None else [f"--{_option(OPTIMIZER)}={kind}"]
     if steps is not None:
         words += [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1"]
-    ranges = [*(rounded(c.epsilon) for c in result.ladder.rungs if c.epsilon is not None), NEVER]
+    ranges = [*(rounded(c.epsilon) for c in result.ladder.choices if c.epsilon is not None), NEVER]
     sweep = {
         "program": "lightning-distill",
         "method": "grid",

@@ -81,7 +81,7 @@ def remarks(result: ClipRangeResult) -> Iterator[str]:
         yield "no training ended well; try again with a lower learning rate"
         return
     start = result.untrained
-    if start is not None and result.goal.worth(chosen.value) <= result.goal.worth(start):
+    if start is not None and not result.learnt:
         yield (
             f"no training got better than the untrained model, {result.goal.monitor} {_number(start)}: do "
             "not rely on this; try again with a lower learning rate or longer trainings"

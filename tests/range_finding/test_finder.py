@@ -233,23 +233,27 @@ def test_a_guard_stays_around_every_range(kind: Any) -> None:
         assert outer.rule.rule.epsilon == wanted
 
 
-def test_a_guard_saves_the_training_without_a_clip_from_a_broken_sample() -> None:
-    results = {}
+def test_a_guard_saves_the_training_without_a_clip_from_a_broken_step() -> None:
+    class Broken(DistillationModule):
+        def on_after_backward(self) -> None:
+            if self.trainer.fit_loop.total_batch_idx == 3:
+                next(p for p in self.parameters() if p.grad is not None).grad.fill_(torch.nan)  # type: ignore[union-attr]
+
+    recorder, results = QuantileRecorder(), {}
     for guarded in (False, True):
-        finder, recorder = make_finder(), QuantileRecorder()
-        finder.data = make_data(VectorSource(broken=[3]))
-        rule = SkipNonFinite(ValueClip(0.1)) if guarded else ValueClip(0.1)
-        finder.make_module = functools.partial(_ruled, rule)
-        results[guarded] = [
-            finder.trial(Choice(), recorder),
-            finder.trial(Choice()),
-            finder.trial(Choice(0.1)),
-        ]
-    assert finder.ladder(recorder.quantiles()).own == Choice(0.1, why="yours")
+        finder = make_finder()
+        finder.make_module = lambda on=guarded: Broken(  # type: ignore[misc]
+            make_model(), clip_rule=SkipNonFinite(ValueClip(0.1)) if on else ValueClip(0.1)
+        )
+        watched = finder.trial(Choice(), recorder if guarded else QuantileRecorder())
+        results[guarded] = [watched, finder.trial(Choice()), finder.trial(Choice(0.1))]
+    assert [t.value for t in results[False]] == [None] * 3
     assert all(t.value is not None for t in results[True])
-    assert results[False][0].value is None
-    watched, unclipped, _ = results[True]
+    watched, unclipped, clipped = results[True]
     assert (watched.value, watched.loss) == (unclipped.value, unclipped.loss), "looking changes nothing"
+    assert clipped.loss != unclipped.loss
+    assert recorder.quantiles()[ALL].steps == 7, "all but the one that is skipped"
+    assert finder.ladder(recorder.quantiles()).own == Choice(0.1, why="yours")
 
 
 def _ruled(rule: ClipRule) -> DistillationModule:

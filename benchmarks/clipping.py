@@ -6,6 +6,7 @@ in a hundred, the norm by a half, adaptive clipping on a few rows in a hundred. 
 variants in turns with rotating order: the median of the rounds' ratios to the copy. On CUDA, where there is
 one, wall time between two synchronisations, launches included.
 
+`in_place` is one pass over the same bytes in one piece, read and written: what a clip can cost at least.
 `boundary_us` is what a clip of the gradient at the fusion boundary adds to forward and backward of one
 modality, "8 512": tight loops with and without it.
 
@@ -119,6 +120,7 @@ def variants(
 
     return {
         "memcpy": lambda: copy.copy_(flat),
+        "in_place": lambda: copy.clamp_(-bounds["value"], bounds["value"]),
         "value": lambda: value.clip(pairs),
         "value_with_telemetry": watched,
         "value_guarded": lambda: guarded.clip(pairs),

@@ -110,10 +110,8 @@ ROWS = (
     Row("RKD's angles over the direct way, 512 rows", "losses", ("ratios", "RKD angle, 512 rows")),
     Row("value clip over a copy of the gradients", "clipping", ("spread", "value"), "0.68"),
     Row("one pass over the same bytes in place, the least there is", "clipping", ("spread", "in_place")),
-    Row(
-        "the value clip with telemetry of every group", "clipping", ("spread", "value_with_telemetry"), "0.80"
-    ),
-    Row("the value clip, guarded: every entry is looked at", "clipping", ("spread", "value_guarded"), "1.20"),
+    Row("value clip with telemetry of every group", "clipping", ("spread", "value_with_telemetry"), "0.80"),
+    Row("value clip, guarded: every entry is looked at", "clipping", ("spread", "value_guarded"), "1.20"),
     Row("torch's `clip_grad_value_` over a copy", "clipping", ("spread", "torch_value")),
     Row("norm clip over `clip_grad_norm_`", "clipping", ("spread", "norm_over_torch"), "1.00"),
     Row("adaptive clip over a copy of the gradients", "clipping", ("spread", "agc"), "1.90"),

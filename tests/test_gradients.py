@@ -14,9 +14,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_distill import norms
 from lightning_distill.errors import ConfigError
-from lightning_distill.gradients import Gradients, gradients_of
+from lightning_distill.gradients import Gradients, gradients_of, norms
 from tests.builders import same_bits
 
 ROUNDING = 5e-6

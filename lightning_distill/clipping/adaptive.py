@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, range_at
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
-from lightning_distill.norms import widest
+from lightning_distill.gradients.norms import widest
 from lightning_distill.schedules.base import Schedule
 
 

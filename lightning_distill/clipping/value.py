@@ -43,31 +43,14 @@ class ValueClip(ClipRule):
         """Clamp each gradient in one pass; reports `epsilon` where it can change."""
         value = range_at(self.epsilon, gradients, "ValueClip.epsilon", 0.01)
         if self.unit is None:
-            _clamp(gradients, value)
+            gradients.clamp(value)
             if not isinstance(self.epsilon, Schedule):
                 return ClipReport()
             return ClipReport({"epsilon": torch.full((), value, device=gradients.device)})
         bound = value * self.unit(gradients.local, fresh=gradients.fresh, total=gradients.total)
-        if bound.device.type == "cpu":  # where torch clamps by a tensor five times slower than by a number
-            number = bound.item()
-            for grad in gradients.local:
-                grad.clamp_(-number, number)
-        else:
-            for grad in gradients.local:
-                near = bound.to(grad.device)
-                grad.clamp_(-near, near)
+        gradients.clamp(bound)
         return ClipReport({"epsilon": bound})
 
     def extra_repr(self) -> str:
         """Show the bound."""
         return f"epsilon={self.epsilon}"
-
-
-def _clamp(gradients: Gradients, bound: float) -> None:
-    if gradients.device.type == "cpu":
-        for grad in gradients.local:
-            grad.clamp_(-bound, bound)
-        return
-    # Two passes, but few launches: 12 times faster than the loop for 163 tensors of 34 M entries on an H200.
-    torch._foreach_clamp_min_(list(gradients.local), -bound)
-    torch._foreach_clamp_max_(list(gradients.local), bound)

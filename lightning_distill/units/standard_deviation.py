@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.norms import tensor_norms
+from lightning_distill.gradients.norms import tensor_norms
 from lightning_distill.units.base import Total, Unit
 
 

@@ -38,6 +38,8 @@ class GradientClipper:
 
     def __init__(self, rule: ClipRule | None) -> None:
         self.rule = rule
+        parts = () if rule is None else rule.modules()
+        self._raising = [part for part in parts if isinstance(part, RaiseNonFinite)]
         self._names: dict[int, str] = {}
         self._telemetry = GradientTelemetry()
         self._watch = ClipWatch()
@@ -70,9 +72,26 @@ class GradientClipper:
         """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         named = [(self._names.get(id(p), f"adaptor.{i}"), p) for i, p in enumerate(parameters)]
-        if all(p.grad is None for p in parameters) or _unscaled_and_overflown(trainer, optimizer):
+        if all(p.grad is None for p in parameters) or self._overflown(trainer, optimizer):
             return None
         return gradients_of(named, trainer.global_step, trainer.current_epoch, split_over=self._split)
+
+    def _overflown(self, trainer: Trainer, optimizer: Optimizer) -> bool:
+        """Unscale where Lightning has not; whether the scaler has found an overflow and will skip the step.
+
+        A fused optimizer on an accelerator is asked only where the rule would take the overflow for an error:
+        to ask is to wait, and its step does not.
+        """
+        scaler = _scaler(trainer)
+        if scaler is None or not scaler.is_enabled():
+            return False
+        if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.READY:
+            scaler.unscale_(optimizer)
+        found = list(scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values())
+        unasked = _fused(optimizer) and not self._raising
+        if unasked and any(flag.device.type != "cpu" for flag in found):
+            return False
+        return any(bool(flag) for flag in found)
 
     def clip(
         self, trainer: Trainer, optimizer: Optimizer, gradients: Gradients, measure: bool
@@ -94,8 +113,8 @@ class GradientClipper:
             self._telemetry.before(gradients)
         report = self.rule.clip_gradients(gradients)
         values = dict(report.values)
-        if report.skip is not None:
-            _hold(optimizer, report.skip, trainer)
+        if report.skip is not None and _scaler(trainer) is None:  # a scaler leaves out such steps itself
+            _hold(optimizer, report.skip, trainer.global_step)
             self._skipped = report.skip.float() + self._skipped
             values["skipped_steps"] = self._skipped
         if not measure:
@@ -111,9 +130,8 @@ class GradientClipper:
         Raises:
             NonFiniteError: From a `RaiseNonFinite` among the rules.
         """
-        for part in () if self.rule is None else self.rule.modules():
-            if isinstance(part, RaiseNonFinite):
-                part.settle()
+        for guard in self._raising:
+            guard.settle()
 
 
 def refuse_to_be_ignored(trainer: Trainer) -> None:
@@ -156,32 +174,16 @@ def _scaler(trainer: Trainer) -> Any:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
-def _unscaled_and_overflown(trainer: Trainer, optimizer: Optimizer) -> bool:
-    """Unscale where Lightning has not; whether the scaler has found an overflow and will skip the step.
-
-    Only a fused optimizer on an accelerator is not asked: that would wait, and its step does not.
-    """
-    scaler = _scaler(trainer)
-    if scaler is None or not scaler.is_enabled():
-        return False
-    if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.READY:
-        scaler.unscale_(optimizer)
-    found = list(scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values())
-    if _fused(optimizer) and any(flag.device.type != "cpu" for flag in found):
-        return False
-    return any(bool(flag) for flag in found)
-
-
 def _fused(optimizer: Optimizer) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def _hold(optimizer: Optimizer, skip: Tensor, trainer: Trainer) -> None:
+def _hold(optimizer: Optimizer, skip: Tensor, step: int) -> None:
     """Keep the optimizer from stepping, without waiting where it can read a flag on the device."""
-    if skip.device.type != "cpu" and _fused(optimizer) and _scaler(trainer) is None:
+    if skip.device.type != "cpu" and _fused(optimizer):
         optimizer.grad_scale, optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
     elif bool(skip):
-        rank_zero_warn(f"step {trainer.global_step} is skipped: its gradients are not finite")
+        rank_zero_warn(f"step {step} is skipped: its gradients are not finite")
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

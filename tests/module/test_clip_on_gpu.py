@@ -65,6 +65,20 @@ def test_a_step_that_is_not_finite_is_named_afterwards(tmp_path: Path) -> None:
         make_trainer(tmp_path, accelerator="gpu", max_epochs=3).fit(module, make_data(batch_size=4))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("rule", [RaiseNonFinite, SkipNonFinite])
+def test_an_overflow_is_the_scalers_business(tmp_path: Path, rule: Any, fused: bool) -> None:
+    notebook, scaler = Notebook(), torch.amp.GradScaler("cuda", init_scale=2.0**40)
+    module = make_module(
+        optimizer=partial(torch.optim.AdamW, lr=0.01, fused=fused), clip_rule=rule(ValueClip(0.1))
+    )
+    plugin = MixedPrecision("16-mixed", "cuda", scaler)
+    trainer = make_trainer(tmp_path, accelerator="gpu", plugins=[plugin], logger=notebook, max_epochs=4)
+    trainer.fit(module, make_data(batch_size=2))
+    assert scaler.get_scale() < 2.0**40
+    assert set(notebook.series("clip/skipped_steps")) <= {0.0}
+
+
 class Strict(Callback):
     """Lets no step after the first few wait for the device in the hooks between backward and step."""
 

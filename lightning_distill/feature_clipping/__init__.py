@@ -1,6 +1,6 @@
 """Feature clips: bounds on the feature of a modality, on the fused one, or on their gradients."""
 
-from lightning_distill.feature_clipping.base import ElementwiseClip, FeatureClip
+from lightning_distill.feature_clipping.base import ElementwiseClip, FeatureClip, share_among
 from lightning_distill.feature_clipping.boundary import BoundaryClip
 from lightning_distill.feature_clipping.chain import FeatureClipChain
 from lightning_distill.feature_clipping.hard import HardClip
@@ -19,4 +19,5 @@ __all__ = [
     "StraightThroughClip",
     "TanhClip",
     "TowardsClip",
+    "share_among",
 ]

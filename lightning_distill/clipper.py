@@ -82,7 +82,7 @@ class GradientClipper:
         A fused optimizer on an accelerator is asked only where the rule would take the overflow for an error:
         to ask is to wait, and its step does not.
         """
-        scaler = _scaler(trainer)
+        scaler = scaler_of(trainer)
         if scaler is None or not scaler.is_enabled():
             return False
         if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.READY:
@@ -113,7 +113,7 @@ class GradientClipper:
             self._telemetry.before(gradients)
         report = self.rule.clip_gradients(gradients)
         values = dict(report.values)
-        if report.skip is not None and _scaler(trainer) is None:  # a scaler leaves out such steps itself
+        if report.skip is not None and scaler_of(trainer) is None:  # a scaler leaves out such steps itself
             _hold(optimizer, report.skip, trainer.global_step)
             self._skipped = report.skip.float() + self._skipped
             values["skipped_steps"] = self._skipped
@@ -170,7 +170,8 @@ def refuse_deepspeed(trainer: Trainer, where: str) -> None:
         )
 
 
-def _scaler(trainer: Trainer) -> Any:
+def scaler_of(trainer: Trainer) -> Any:
+    """The loss scaler; None without 16-mixed."""
     return getattr(trainer.precision_plugin, "scaler", None)
 
 

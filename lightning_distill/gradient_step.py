@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_distill.clipper import GradientClipper, refuse_deepspeed
+from lightning_distill.clipper import GradientClipper, refuse_deepspeed, scaler_of
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import BoundaryClip
@@ -80,16 +80,15 @@ class GradientStep:
                 fix="use OGMGE or AGM, or the strategy ddp",
             )
 
-    def scale_boundaries(self, trainer: Trainer) -> None:
+    def scale_boundaries(self, trainer: Trainer, shown: bool) -> None:
         """Tell backward clips the factor of the loss, and at a log step to measure; before each forward pass.
 
         Args:
             trainer: In its training step.
+            shown: Whether what they clip is to be logged in this step.
         """
         if self._boundaries:
             scale = loss_scale(trainer)
-            every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-            shown = every > 0 and (trainer.global_step + 1) % every == 0
             for clip in chain.from_iterable(self._boundaries.values()):
                 clip.gradient_scale = (1.0 if scale is None else scale) / trainer.accumulate_grad_batches
                 clip.clipped_share = torch.zeros((), device=trainer.strategy.root_device) if shown else None
@@ -208,7 +207,7 @@ def _share_name(path: str) -> str:
 
 def loss_scale(trainer: Trainer) -> Tensor | None:
     """What a scaler multiplies the loss with, 0-d; it changes only after a step, not between its batches."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scaler = scaler_of(trainer)
     if scaler is None:
         return None
     found: Tensor = scaler.scale(torch.ones((), device=trainer.strategy.root_device))

@@ -200,7 +200,7 @@ class DistillationModule(TaughtModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, or stop on one that is not finite."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
-        self._step.scale_boundaries(self.trainer)
+        self._step.scale_boundaries(self.trainer, self._log.writes(self.trainer))
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         loss = self._balanced(terms, student, batch) if self.gradient_balancer else self.total(terms)

@@ -3,7 +3,7 @@
 from lightning_distill.clipping.ada_gc import AdaGC
 from lightning_distill.clipping.adaptive import AdaptiveClip
 from lightning_distill.clipping.auto_clip import AutoClip
-from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, range_at
+from lightning_distill.clipping.base import ClipReport, ClipRule, check_positive, joined, range_at
 from lightning_distill.clipping.block_rms import BlockRMSClip
 from lightning_distill.clipping.chain import ClipChain
 from lightning_distill.clipping.history_base import RuleByTensor
@@ -44,5 +44,6 @@ __all__ = [
     "ValueClip",
     "ZClip",
     "check_positive",
+    "joined",
     "range_at",
 ]

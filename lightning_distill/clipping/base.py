@@ -98,6 +98,19 @@ class ClipRule(History, ABC):
         """
 
 
+def joined(reports: Mapping[str, ClipReport]) -> ClipReport:
+    """What several rules did, as one report: a step is skipped where any of them says so.
+
+    Args:
+        reports: Label -> report; values are called "<label>/<name>".
+    """
+    values = {
+        f"{label}/{name}": value for label, report in reports.items() for name, value in report.values.items()
+    }
+    skips = [report.skip for report in reports.values() if report.skip is not None]
+    return ClipReport(values, torch.stack(skips).any() if skips else None)
+
+
 def check_positive(value: float, where: str, example: float) -> None:
     """Refuse a range that is not a positive number.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections import Counter
 
-from lightning_distill.clipping.base import ClipReport, ClipRule
+from torch import nn
+
+from lightning_distill.clipping.base import ClipReport, ClipRule, joined
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
 
@@ -41,16 +43,11 @@ class ClipChain(ClipRule):
 
     def edit(self, gradients: Gradients) -> ClipReport:
         """Apply each; reports `<class>/<name>`, and `<class>_2/<name>` for a second rule of one class."""
-        values: dict[str, Tensor] = {}
-        skip: Tensor | None = None
-        seen: list[str] = []
+        reports: dict[str, ClipReport] = {}
+        seen = Counter[str]()
         for rule in self.rules:
             assert isinstance(rule, ClipRule)
-            report = rule.edit(gradients)
             kind = type(rule).__name__
-            seen.append(kind)
-            label = kind if seen.count(kind) == 1 else f"{kind}_{seen.count(kind)}"
-            values.update({f"{label}/{name}": value for name, value in report.values.items()})
-            if report.skip is not None:
-                skip = report.skip if skip is None else skip | report.skip
-        return ClipReport(values, skip)
+            seen[kind] += 1
+            reports[kind if seen[kind] == 1 else f"{kind}_{seen[kind]}"] = rule.edit(gradients)
+        return joined(reports)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_distill.clipping.base import ClipReport, ClipRule
+from lightning_distill.clipping.base import ClipReport, ClipRule, joined
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.gradients import Gradients
 
@@ -58,16 +58,8 @@ class PerModality(ClipRule):
         if self.rest is not None:
             prefixes = tuple(f"encoders.{modality}." for modality in self.rules)
             parts["rest"] = self.rest, gradients.select(lambda name: not name.startswith(prefixes))
-        values: dict[str, Tensor] = {}
-        skip: Tensor | None = None
-        for label, (rule, part) in parts.items():
-            if not (isinstance(rule, ClipRule) and len(part)):
-                continue
-            report = rule.edit(part)
-            values.update({f"{label}/{name}": value for name, value in report.values.items()})
-            if report.skip is not None:
-                skip = report.skip if skip is None else skip | report.skip
-        return ClipReport(values, skip)
+        there = [(label, *at) for label, at in parts.items() if len(at[1])]
+        return joined({label: rule.edit(part) for label, rule, part in there if isinstance(rule, ClipRule)})
 
     def _check(self, gradients: Gradients) -> None:
         names = [*gradients.names, *gradients.without]

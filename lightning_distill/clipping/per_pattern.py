@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_distill.clipping.base import ClipReport, ClipRule
+from lightning_distill.clipping.base import ClipReport, ClipRule, joined
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.gradients import Gradients
 
@@ -55,19 +55,14 @@ class PerPattern(ClipRule):
         """Apply each rule to its part; reports `<pattern>/<name>` and `rest/<name>`."""
         if not self._checked:
             self._check(gradients)
-        values: dict[str, Tensor] = {}
-        skip: Tensor | None = None
+        reports: dict[str, ClipReport] = {}
         home = {name: self._home(name) for name in gradients.names}
         rules = zip((*self.patterns, None), (*self.rules.values(), self.rest), strict=True)
         for pattern, rule in rules:
             part = gradients.select(lambda name, pattern=pattern: home.get(name, "") == pattern)  # type: ignore[misc]
-            if not (isinstance(rule, ClipRule) and len(part)):
-                continue
-            report = rule.edit(part)
-            values.update({f"{pattern or 'rest'}/{name}": x for name, x in report.values.items()})
-            if report.skip is not None:
-                skip = report.skip if skip is None else skip | report.skip
-        return ClipReport(values, skip)
+            if isinstance(rule, ClipRule) and len(part):
+                reports[pattern or "rest"] = rule.edit(part)
+        return joined(reports)
 
     def _home(self, name: str) -> str | None:
         return next((pattern for pattern in self.patterns if fnmatchcase(name, pattern)), None)

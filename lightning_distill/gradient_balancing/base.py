@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients
 from lightning_distill.history import History
+from lightning_distill.ranks import alone
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def summed(values: Tensor) -> Tensor:
     Args:
         values: Of a shape that is the same on all processes; it is not changed.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if alone():
         return values
     values = values.clone()
     dist.all_reduce(values)

@@ -10,12 +10,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from lightning_distill.units.quantile import sample
+
 LEVELS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 """Shares at which quantiles are kept; 1 is the largest entry."""
-SAMPLE: Final = 2**16
-"""Entries looked at in a step, at most, of each group."""
-BLOCK: Final = 64
-"""Neighbouring entries that are taken together: a cache line is read as a whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class QuantileRecorder:
         for name, tensors in groups.items():
             there = [t for t in tensors if t.numel()]
             if there:
-                self._rows.setdefault(name, []).append(row_of(sampled(there)))
+                self._rows.setdefault(name, []).append(row_of(sample([t.detach() for t in there]).float()))
 
     def quantiles(self, part: float = 1.0) -> dict[str, Quantiles]:
         """What was found; a group without a finite entry other than 0 is left out.
@@ -96,25 +94,6 @@ class QuantileRecorder:
                 middle = table.quantile(0.5, dim=0).tolist()
                 found[name] = Quantiles(tuple(middle[:-1]), middle[-1], len(table))
         return found
-
-
-def sampled(tensors: Sequence[Tensor]) -> Tensor:
-    """At most about `SAMPLE` entries of all tensors, as one float32 vector; all where there are fewer.
-
-    Every tensor gives blocks of neighbours in proportion to its size, at even distances.
-
-    Args:
-        tensors: None of them empty.
-    """
-    every = max(1, math.ceil(sum(t.numel() for t in tensors) / SAMPLE))
-    return torch.cat([_blocks(t.detach().reshape(-1), every).float() for t in tensors])
-
-
-def _blocks(flat: Tensor, every: int) -> Tensor:
-    length = len(flat) - len(flat) % (BLOCK * every)
-    if every == 1 or not length:
-        return flat[: max(1, len(flat) // every)]
-    return flat[:length].view(-1, every, BLOCK)[:, 0].reshape(-1)
 
 
 def row_of(entries: Tensor) -> Tensor:

@@ -200,3 +200,21 @@ def test_norms_on_a_gpu(p: float, size: float) -> None:
         torch.testing.assert_close(
             ours.cpu(), theirs, rtol=1e-2 if ours.dtype == torch.bfloat16 else 1e-4, atol=0
         )
+
+
+def test_a_factor_that_is_no_normal_float32_keeps_its_digits() -> None:
+    for shape in ((), (2,)):
+        given_ = look(torch.full((3,), 3.0e38), torch.full((2,), 2.0e38))
+        given_.scale(torch.full(shape, 1.2345678e-41, dtype=torch.float64))
+        found = torch.cat(list(given_.local)).double()
+        expected = 1.2345678e-41 * torch.tensor([3.0e38] * 3 + [2.0e38] * 2, dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_factors_are_not_rounded_to_half_precision(dtype: torch.dtype) -> None:
+    for shape in ((), (1,)):
+        given_ = look(torch.full((4,), 6.0e4, dtype=dtype))
+        given_.scale(torch.full(shape, 3.3e-6, dtype=torch.float64))
+        expected = (given_.local[0].new_full((), 6.0e4).double() * 3.3e-6).to(dtype)
+        torch.testing.assert_close(given_.local[0], expected.expand(4), rtol=0, atol=0)

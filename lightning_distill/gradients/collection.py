@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_distill.gradients.norms import scaled_norm, tensor_norms, unit_of, widest
+
+_SMALLEST: Final = float(torch.finfo(torch.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -161,24 +163,37 @@ class Gradients:
         Args:
             factor: 0-d, for all gradients; or "tensors", one for each.
         """
-        if not factor.ndim:
-            self._scale_alike(factor)
-        elif factor.device.type == "cpu":
+        if factor.device.type == "cpu":
             # Numbers cost no wait here, and save the pass over what stays as it is.
-            pairs = zip(self.local, factor.tolist(), strict=True)
-            changed = [(grad, number) for grad, number in pairs if number != 1.0]
-            if changed:
-                torch._foreach_mul_([grad for grad, _ in changed], [number for _, number in changed])
+            numbers = factor.tolist() if factor.ndim else [factor.item()] * len(self)
+            _multiply([pair for pair in zip(self.local, numbers, strict=True) if pair[1] != 1.0])
+        elif not factor.ndim:
+            self._scale_alike(factor)
         else:
             for grad, one in zip(self.local, factor.unbind(), strict=True):
                 grad.mul_(one.to(grad.device))
 
     def _scale_alike(self, factor: Tensor) -> None:
-        if factor.device.type == "cpu" and factor.item() == 1.0:
-            return
         alike: dict[Any, list[Tensor]] = {}
         for grad in self.local:
             wide = torch.promote_types(grad.dtype, torch.float32)
             alike.setdefault((grad.device, wide), []).append(grad)
         for (device, dtype), grads in alike.items():
             torch._foreach_mul_(grads, factor.to(device, dtype))
+
+
+def _multiply(pairs: Sequence[tuple[Tensor, float]]) -> None:
+    """Each tensor times its number, in place."""
+    if not pairs:
+        return
+    # A float32 below the smallest normal one has lost digits: there, multiply by the root, twice.
+    tiny = [0 < number < _SMALLEST for _, number in pairs]
+    numbers = [math.sqrt(n) if small else n for (_, n), small in zip(pairs, tiny, strict=True)]
+    wide = [(x, n) for (x, _), n in zip(pairs, numbers, strict=True) if x.element_size() >= 4]
+    if wide:
+        torch._foreach_mul_([x for x, _ in wide], [n for _, n in wide])
+    for (x, _), n in zip(pairs, numbers, strict=True):
+        if x.element_size() < 4:  # a number would be rounded to half precision first, a tensor is not
+            x.mul_(torch.tensor(n))
+    again = [(x, n) for (x, _), n, small in zip(pairs, numbers, tiny, strict=True) if small]
+    _multiply(again)

@@ -210,7 +210,7 @@ class Run:
             output.logits,
             target,
             everyone,
-            lambda modalities: self.model.answer_from(output.features, present, modalities),
+            lambda modalities: self.model.answer_from(output, modalities),
             task_loss,
             step,
             epoch,

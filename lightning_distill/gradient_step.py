@@ -240,7 +240,7 @@ def view_of(
         logits=output.logits,
         target=target,
         labelled=labelled_rows(target),
-        answer_from=lambda modalities: student.answer_from(output.features, present, modalities),
+        answer_from=lambda modalities: student.answer_from(output, modalities),
         task_loss=task_loss,
         step=step,
         epoch=epoch,

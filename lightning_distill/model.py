@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_distill import model_checks
 from lightning_distill.absence import all_there, blank, drop_modalities
 from lightning_distill.encoders import Encoder
-from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.feature_clipping import FeatureClip
 from lightning_distill.fusion import ConcatFusion, FusionHead
-from lightning_distill.structures import Batch, Inputs, ModelOutput
+from lightning_distill.heads import LinearHead, TaskHead
+from lightning_distill.structures import Batch, Feature, Inputs, ModelOutput, Tokens
 
 
 class MultimodalModel(nn.Module):
@@ -33,11 +34,15 @@ class MultimodalModel(nn.Module):
         modality_dropout: Probability with which each modality of each training sample is treated as absent;
             at least one that is there stays. It makes every encoder learn on its own.
         modality_clips: modality -> clip c_m of its encoder's feature, or of the gradient that reaches the
-            encoder, before fusion; modalities without one stay free.
+            encoder, before fusion; modalities without one stay free. Tokens are clipped one by one.
+        head: Makes the task head g from the width of the fused feature and the number of logits.
+        unimodal_heads: Give each modality a task head of its own beside the fusion. `DistillationModule`
+            trains them by the term "unimodal".
 
     Raises:
-        ConfigError: If there is no encoder, no output, a probability outside [0, 1), or a clip for a modality
-            without encoder.
+        ConfigError: If there is no encoder, no output, a probability outside [0, 1), a clip for a modality
+            without encoder, an encoder that does not give what the fusion head reads, or a task head that
+            undoes late fusion.
 
     >>> from lightning_distill.encoders import ImageCNN, LogMelCNN
     >>> model = MultimodalModel({"image": ImageCNN(), "audio": LogMelCNN()}, num_classes=10)
@@ -53,26 +58,21 @@ class MultimodalModel(nn.Module):
         feature_clip: FeatureClip | None = None,
         modality_dropout: float = 0.0,
         modality_clips: dict[str, FeatureClip] | None = None,
+        head: Callable[[int, int], TaskHead] = LinearHead,
+        unimodal_heads: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ConfigError(
-                where="MultimodalModel.num_classes", found=num_classes, expected="1 or more", fix="count them"
-            )
-        if not 0 <= modality_dropout < 1:
-            raise ConfigError(
-                where="MultimodalModel.modality_dropout",
-                found=modality_dropout,
-                expected="a probability of 0 or more and below 1",
-                fix="try 0.3",
-            )
-        for modality in modality_clips or {}:
-            _check_known(modality, encoders, "MultimodalModel.modality_clips")
+        model_checks.numbers_fit(num_classes, modality_dropout)
+        model_checks.known(modality_clips or {}, encoders, "MultimodalModel.modality_clips")
         self.encoders = nn.ModuleDict(encoders)
         self.modality_clips = nn.ModuleDict(modality_clips or {})
         self.fusion = fusion({m: encoder.embedding_dim for m, encoder in encoders.items()})
+        model_checks.tokens_fit(encoders, self.fusion)
         self.feature_clip = feature_clip
-        self.head = nn.Linear(self.fusion.output_dim, num_classes)
+        self.head = head(self.fusion.output_dim, num_classes)
+        model_checks.head_fits(self.fusion, self.head)
+        own = encoders if unimodal_heads else {}
+        self.unimodal_heads = nn.ModuleDict({m: head(e.embedding_dim, num_classes) for m, e in own.items()})
         self.num_classes = num_classes
         self.modality_dropout = modality_dropout
         self.classes: tuple[str, ...] | None = None
@@ -96,7 +96,7 @@ class MultimodalModel(nn.Module):
         Raises:
             ConfigError: If the batch lacks a modality the model has an encoder for.
         """
-        self._check_inputs(batch["inputs"])
+        model_checks.inputs_fit(batch["inputs"], self.encoders)
         present = {m: batch["present"][m] for m in self.encoders}
         if self.training and self.modality_dropout and len(present) > 1:
             present = drop_modalities(present, self.modality_dropout)
@@ -105,11 +105,11 @@ class MultimodalModel(nn.Module):
         output = self.answer(clipped, present)
         return replace(output, extras={**output.extras, **shares})
 
-    def answer(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> ModelOutput:
-        """Everything after the encoders and their clips: fusion, feature clip, head.
+    def answer(self, features: Mapping[str, Feature], present: Mapping[str, Tensor]) -> ModelOutput:
+        """Everything after the encoders and their clips: fusion, feature clip, heads.
 
         Args:
-            features: modality -> "batch dim_m", clipped, zero where absent.
+            features: modality -> "batch dim_m" or `Tokens`, clipped, zero where absent.
             present: modality -> bool "batch".
         """
         fused = self.fusion(features, present)
@@ -120,19 +120,25 @@ class MultimodalModel(nn.Module):
             if self.feature_clip.bounds_feature:
                 with torch.no_grad():
                     extras["saturated_share"] = self.feature_clip.saturated_share(fused)
-        return ModelOutput(self.head(embedding), embedding, features, extras, present=present)
+        vectors = {m: x.mean() if isinstance(x, Tokens) else x for m, x in features.items()}
+        return ModelOutput(
+            self.head(embedding),
+            embedding,
+            vectors,
+            extras,
+            present=present,
+            tokens={m: x for m, x in features.items() if isinstance(x, Tokens)},
+            unimodal={m: head(vectors[m]) for m, head in self.unimodal_heads.items()},
+        )
 
-    def answer_from(
-        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor], modalities: Sequence[str]
-    ) -> Tensor:
+    def answer_from(self, output: ModelOutput, modalities: Sequence[str]) -> Tensor:
         """The logits these modalities alone give: `answer` as if all others were absent.
 
         What the model remembers, such as batch statistics of the fusion head or a unit's history, is read
         and not moved. No gradient reaches the other modalities' encoders.
 
         Args:
-            features: As `ModelOutput` has them.
-            present: modality -> bool "batch".
+            output: Of this model.
             modalities: Names of one or more.
 
         Returns:
@@ -142,11 +148,13 @@ class MultimodalModel(nn.Module):
         Raises:
             ConfigError: If no modality is named, or one the model has no encoder for.
         """
-        _check_named(modalities, self.encoders)
-        counted = {m: x if m in modalities else torch.zeros_like(x) for m, x in present.items()}
-        nothing = ~torch.stack(list(counted.values())).any(dim=0)
-        counted[modalities[0]] = counted[modalities[0]] | nothing
-        kept = {m: x if m in modalities else x.detach() for m, x in features.items()}
+        model_checks.some_known(modalities, self.encoders, "MultimodalModel.answer_from")
+        counted = {m: x if m in modalities else torch.zeros_like(x) for m, x in output.present.items()}
+        kept = {m: x if m in modalities else _detached(x) for m, x in output.fused.items()}
+        nothing = ~torch.stack([_there(kept[m], there) for m, there in counted.items()]).any(dim=0)
+        first = modalities[0]
+        counted[first] = counted[first] | nothing
+        kept[first] = _with_a_token(kept[first], nothing)
         memory = {name: buffer.clone() for name, buffer in self.fusion.named_buffers()}
         fused: Tensor = functional_call(self.fusion, memory, (kept, counted))
         if self.feature_clip is not None:
@@ -154,54 +162,43 @@ class MultimodalModel(nn.Module):
         logits: Tensor = self.head(fused)
         return logits
 
-    def _feature(self, modality: str, inputs: Inputs, present: Tensor) -> Tensor:
+    def _feature(self, modality: str, inputs: Inputs, present: Tensor) -> Feature:
         encoder = self.encoders[modality]
-        if all_there(present):
-            return encoder(inputs)
-        return encoder(blank(inputs, present)).masked_fill(~present[:, None], 0.0)
+        whole = all_there(present)
+        x: Feature = encoder(inputs if whole else blank(inputs, present))
+        if isinstance(x, Tokens):
+            mask = x.mask & present[:, None]
+            return Tokens(x.values.masked_fill(~mask[:, :, None], 0.0), mask)
+        return x if whole else x.masked_fill(~present[:, None], 0.0)
 
     def _clip_features(
-        self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        self, features: Mapping[str, Feature], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Feature], dict[str, Tensor]]:
         """The features after their clips, and what to log about it."""
         clipped, shares = dict(features), {}
         for modality, clip in self.modality_clips.items():
             x, there = features[modality], present[modality]
-            clipped[modality] = clip(x, there)
+            rows, there = (x.values.flatten(0, 1), x.mask.flatten()) if isinstance(x, Tokens) else (x, there)
+            found = clip(rows, there)
+            clipped[modality] = Tokens(found.view_as(x.values), x.mask) if isinstance(x, Tokens) else found
             if clip.bounds_feature:
                 with torch.no_grad():
-                    shares[f"saturated_share/{modality}"] = clip.saturated_share(x, there)  # type: ignore[operator]
+                    shares[f"saturated_share/{modality}"] = clip.saturated_share(rows, there)  # type: ignore[operator]
         return clipped, shares
 
-    def _check_inputs(self, inputs: Mapping[str, Inputs]) -> None:
-        for modality in self.encoders:
-            if modality not in inputs:
-                raise ConfigError(
-                    where=f"MultimodalModel, encoder {modality!r}",
-                    found=f"a batch with {sorted(inputs)}",
-                    expected=f"an input for each of {list(self.encoders)}",
-                    fix="add the modality to the DataModule's inputs, or drop its encoder"
-                    + nearest(modality, inputs),
-                )
+
+def _detached(x: Feature) -> Feature:
+    return Tokens(x.values.detach(), x.mask) if isinstance(x, Tokens) else x.detach()
 
 
-def _check_named(modalities: Sequence[str], encoders: Iterable[str]) -> None:
-    for modality in modalities:
-        _check_known(modality, encoders, "MultimodalModel.answer_from")
-    if not modalities:
-        raise ConfigError(
-            where="MultimodalModel.answer_from",
-            found="no modality",
-            expected=f"one or more of {list(encoders)}",
-            fix="name at least one",
-        )
+def _there(x: Feature, present: Tensor) -> Tensor:
+    """Where there is anything to fuse: bool "batch"."""
+    return x.mask.any(dim=1) & present if isinstance(x, Tokens) else present
 
 
-def _check_known(modality: str, encoders: Iterable[str], where: str) -> None:
-    if modality not in encoders:
-        raise ConfigError(
-            where=where,
-            found=f"modality {modality!r}",
-            expected=f"modalities with an encoder, {list(encoders)}",
-            fix="name one of these, or add the encoder" + nearest(modality, encoders),
-        )
+def _with_a_token(x: Feature, rows: Tensor) -> Feature:
+    """Some rows with their first token there, which is zero; a vector is as it is."""
+    if not isinstance(x, Tokens):
+        return x
+    first = torch.arange(x.mask.shape[1], device=rows.device) == 0
+    return Tokens(x.values, x.mask | (rows[:, None] & first))

@@ -205,4 +205,6 @@ def _detached(output: ModelOutput) -> ModelOutput:
         embedding=None if output.embedding is None else output.embedding.detach(),
         features={name: x.detach() for name, x in output.features.items()},
         layers={name: x.detach() for name, x in output.layers.items()},
+        tokens={},
+        unimodal={},
     )

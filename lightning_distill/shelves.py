@@ -15,6 +15,7 @@ SHELVES: Final = (
     "feature_clipping",
     "fusion",
     "gradient_balancing",
+    "heads",
     "losses",
     "schedules",
     "tasks",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NotRequired, TypedDict
+from typing import Final, NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -28,6 +28,33 @@ class Outputs(Enum):
 
 Inputs = Tensor | dict[str, Tensor]
 """What one encoder reads: a tensor, or a dict of tensors such as token ids and their mask."""
+
+
+class Tokens(NamedTuple):
+    """A sequence of features for each sample.
+
+    Attributes:
+        values: float "batch tokens dim".
+        mask: bool "batch tokens", False at padding.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def mean(self) -> Tensor:
+        """Mean over the tokens that are there, "batch dim"; 0 where there is none.
+
+        >>> import torch
+        >>> tokens = Tokens(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
+        >>> tokens.mean()
+        tensor([[2.]])
+        """
+        there = self.mask[:, :, None]
+        return self.values.masked_fill(~there, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+Feature = Tensor | Tokens
+"""What an encoder makes of one modality: "batch dim", or a sequence."""
 
 
 class Batch(TypedDict):
@@ -70,10 +97,13 @@ class ModelOutput:
         embedding: float tensor "batch dim", the fused feature after clipping; None where a foreign model
             does not tell which of its tensors that is.
         features: modality -> float tensor "batch dim_m", one per encoder, after the
-            modality's clip, zero where absent.
+            modality's clip, zero where absent; the mean over tokens where the encoder gives such.
         extras: 0-d tensors worth logging, such as the saturated share of the fused feature.
         layers: Path of a module -> its output, for the layers that were asked for.
         present: modality -> bool tensor "batch", which features were there, after modality dropout.
+        tokens: modality -> what was fused in the place of the feature, where the encoder gives tokens.
+        unimodal: modality -> float tensor "batch classes", what the modality's own head says; it means
+            nothing where the modality is absent. Empty without such heads.
     """
 
     logits: Tensor
@@ -82,6 +112,13 @@ class ModelOutput:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     layers: Mapping[str, Tensor] = field(default_factory=dict)
     present: Mapping[str, Tensor] = field(default_factory=dict)
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    unimodal: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def fused(self) -> dict[str, Feature]:
+        """Modality -> what the fusion head has read."""
+        return {**self.features, **self.tokens}
 
     def at(self, name: str) -> Tensor:
         """The tensor a distillation term asks for by name.

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from lightning_distill.data import DataSource, MultimodalDataModule, Processor, SampleTable, StreamSource
 from lightning_distill.encoders import Encoder
+from lightning_distill.fusion import ConcatFusion
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import View, uniform
-from lightning_distill.structures import UNLABELLED, Batch, Inputs, ModelOutput
+from lightning_distill.structures import UNLABELLED, Batch, Inputs, ModelOutput, Tokens
 
 CLASSES = ("ant", "bee", "cat")
 DIMS = {"a": 6, "b": 5}
@@ -72,11 +73,27 @@ class VectorEncoder(Encoder):
         return self.dropout(torch.tanh(self.norm(self.linear(inputs))))
 
 
+class TokenEncoder(Encoder):
+    """Three tokens a sample, of which the last is not there where the first number is above 0."""
+
+    def __init__(self, dim: int, embedding_dim: int = 8) -> None:
+        super().__init__(embedding_dim, tokens=True)
+        self.linear = nn.Linear(dim, 3 * embedding_dim)
+
+    def forward(self, inputs: Tensor) -> Tokens:
+        values = torch.tanh(self.linear(inputs)).unflatten(1, (3, self.embedding_dim))
+        return Tokens(values, (torch.arange(3) < 2) | (inputs[:, :1] <= 0))
+
+
 def make_model(
-    modalities: Sequence[str] = tuple(DIMS), classes: int = len(CLASSES), **options: Any
+    modalities: Sequence[str] = tuple(DIMS),
+    classes: int = len(CLASSES),
+    fusion: Any = ConcatFusion,
+    **options: Any,
 ) -> MultimodalModel:
-    """A model of vector encoders."""
-    return MultimodalModel({m: VectorEncoder(DIMS[m]) for m in modalities}, classes, **options)
+    """A model of vector encoders, or of token encoders where the fusion head reads such."""
+    encoder = TokenEncoder if getattr(fusion, "reads_tokens", False) else VectorEncoder
+    return MultimodalModel({m: encoder(DIMS[m]) for m in modalities}, classes, fusion, **options)
 
 
 class VectorSource(DataSource):

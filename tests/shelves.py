@@ -21,6 +21,7 @@ SHELVES = (
     "feature_clipping",
     "fusion",
     "gradient_balancing",
+    "heads",
     "losses",
     "schedules",
     "tasks",

@@ -79,8 +79,14 @@ def test_X1_what_is_absent_cannot_matter(
     fusion: Any, training: bool, text: str, token: int, bert: str
 ) -> None:
     """Logits and every gradient stay; token 0 and 200 also empty the attention mask, 1 fills it."""
-    encoder = ByteTextCNN(width=8) if text == "bytes" else TransformersTextEncoder(bert)
-    encoders: dict[str, Encoder] = {"image": ImageCNN(width=4), "text": encoder, "audio": LogMelCNN(width=4)}
+    tokens = fusion.reads_tokens
+    encoders: dict[str, Encoder] = {
+        "image": ImageCNN(width=4, tokens=tokens),
+        "text": ByteTextCNN(width=8, tokens=tokens)
+        if text == "bytes"
+        else TransformersTextEncoder(bert, tokens=tokens),
+        "audio": LogMelCNN(width=4, tokens=tokens),
+    }
     model = MultimodalModel(encoders, 3, fusion, HardClip(1.0)).train(training)
     batch = make_batch(("image", "text", "audio"), SIZE, ABSENT)
     assert_same_answer(model, batch, spoiled(batch, NAN, token))
@@ -283,10 +289,21 @@ def test_X5_attention_with_all_keys_masked_is_an_error_and_never_nan(modalities:
 @HEADS
 def test_X6_one_rule_in_training_evaluation_and_a_saved_student(fusion: Any, tmp_path: Path) -> None:
     """The parts here do the same in both modes, so an absent modality is all that could make a difference."""
-    model = MultimodalModel({"image": ImageCNN(width=4), "audio": LogMelCNN(width=4)}, 3, fusion)
+    tokens = fusion.reads_tokens
+    parts: dict[str, Encoder] = {
+        "image": ImageCNN(width=4, tokens=tokens),
+        "audio": LogMelCNN(width=4, tokens=tokens),
+    }
+    model = MultimodalModel(parts, 3, fusion)
     encoders = {
-        "image": {"class_path": "lightning_distill.encoders.ImageCNN", "init_args": {"width": 4}},
-        "audio": {"class_path": "lightning_distill.encoders.LogMelCNN", "init_args": {"width": 4}},
+        "image": {
+            "class_path": "lightning_distill.encoders.ImageCNN",
+            "init_args": {"width": 4, "tokens": tokens},
+        },
+        "audio": {
+            "class_path": "lightning_distill.encoders.LogMelCNN",
+            "init_args": {"width": 4, "tokens": tokens},
+        },
     }
     init_args = {
         "encoders": encoders,

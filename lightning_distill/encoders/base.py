@@ -1,4 +1,4 @@
-"""The contract of an encoder: one modality's input in, one feature vector out."""
+"""The contract of an encoder: one modality's input in, one feature vector out, or one for each token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
+
+from lightning_distill.structures import Feature
 
 
 class Encoder(nn.Module, ABC):
@@ -18,15 +20,18 @@ class Encoder(nn.Module, ABC):
 
     Args:
         embedding_dim: Width of the feature it returns.
+        tokens: Whether it returns `Tokens`, a feature for each part of the input, as fusion heads read them
+            that attend from one modality to another. An option of that name lets users choose.
     """
 
-    def __init__(self, embedding_dim: int) -> None:
+    def __init__(self, embedding_dim: int, tokens: bool = False) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
+        self.tokens = tokens
 
     @abstractmethod
-    def forward(self, inputs: Any) -> Tensor:
-        """Encode a batch to "batch embedding_dim"."""
+    def forward(self, inputs: Any) -> Feature:
+        """Encode a batch to "batch embedding_dim", or to `Tokens` of that width."""
 
     @property
     def requirements(self) -> Mapping[str, object]:

@@ -35,7 +35,7 @@ class AttentionFusion(FusionHead):
                 expected=f"a divisor of output_dim = {output_dim}",
                 fix="choose output_dim as a multiple of num_heads",
             )
-        self.project = nn.ModuleDict({m: nn.Linear(dim, output_dim) for m, dim in feature_dims.items()})
+        self.project = nn.ModuleDict({m: nn.Linear(dim, output_dim) for m, dim in self.feature_dims.items()})
         self.modality_embedding = nn.Parameter(torch.randn(len(feature_dims), output_dim) * 0.02)
         self.attention = nn.MultiheadAttention(output_dim, num_heads, batch_first=True)
         self.norm = nn.LayerNorm(output_dim)

@@ -4,58 +4,96 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_distill.absence import all_there
 from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.structures import Feature, Tokens
 
 
 class FusionHead(nn.Module, ABC):
     """Fuses x = f1(image) + f2(text) + f3(audio), where "+" is what the subclass makes of it.
 
-    A subclass implements `fuse`. The base class zeroes absent features first (value and gradient), so
-    that what an absent modality's tensor holds, NaN included, cannot change the output of any head.
+    A subclass implements `fuse`, for one modality or more. Two things are taken care of here:
+
+    - Absent features are zeroed first, value and gradient, so that what an absent modality's tensor holds,
+      NaN included, cannot change the output of any head. In `fuse` an absent modality is the neutral element
+      of what the head does: it adds 0, multiplies by 1, is masked out of a softmax.
+    - Modalities come in alphabetical order, so that the same names make the same head in whatever order a
+      config has them.
 
     Args:
         feature_dims: modality -> width of its feature.
         output_dim: Width of the fused feature x.
 
     Raises:
-        ConfigError: If there is no modality.
+        ConfigError: If there is no modality, or a width below 1.
     """
+
+    reads_tokens: bool = False
+    """Whether it fuses `Tokens`, rather than one vector for each modality of a sample."""
+    logit_additive: bool = False
+    """Whether it only is what it is called with a linear task head behind it."""
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int) -> None:
         super().__init__()
-        if not feature_dims or output_dim < 1:
+        if not feature_dims or min(output_dim, *feature_dims.values()) < 1:
             raise ConfigError(
                 where=type(self).__name__,
                 found=f"feature_dims={dict(feature_dims)}, output_dim={output_dim}",
-                expected="at least one modality and a positive width",
+                expected="at least one modality, and positive widths",
                 fix="give the model at least one encoder",
             )
-        self.feature_dims = dict(feature_dims)
+        self.feature_dims = dict(sorted(feature_dims.items()))
         self.output_dim = output_dim
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the fused modalities, in order."""
+        """Names of the fused modalities, in alphabetical order."""
         return tuple(self.feature_dims)
 
-    def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, features: Mapping[str, Feature], present: Mapping[str, Tensor]) -> Tensor:
         """Fuse.
 
         Args:
-            features: modality -> "batch dim_m".
-            present: modality -> bool "batch".
+            features: modality -> "batch dim_m", or `Tokens` of that width where the head reads tokens.
+            present: modality -> bool "batch". A modality without a single token counts as absent.
 
         Returns:
             x, "batch output_dim".
 
         Raises:
-            ConfigError: If a modality's feature or presence is not given.
+            ConfigError: If a modality's feature or presence is not given, or a feature is of the other kind.
             RuntimeError: If a sample has no modality at all.
         """
+        self._check(features, present)
+        clean, there = {}, []
+        for modality in self.modalities:
+            feature, mask = _clean(features[modality], present[modality])
+            clean[modality] = feature
+            there.append(mask)
+        mask = torch.stack(there, dim=1)
+        # An assertion on the device: it costs a GPU no synchronisation.
+        torch._assert_async(mask.any(dim=1).all(), "a sample in the batch has no modality at all")
+        return self.fuse(clean, mask)
+
+    @abstractmethod
+    def fuse(self, features: Mapping[str, Any], mask: Tensor) -> Tensor:
+        """Fuse features that are zero where absent.
+
+        Args:
+            features: modality -> "batch dim_m", or `Tokens` whose mask is False where the modality is absent;
+                in the order of `modalities`.
+            mask: bool "batch modality"; every row has at least one True.
+
+        Returns:
+            x, "batch output_dim".
+        """
+
+    def _check(self, features: Mapping[str, Feature], present: Mapping[str, Tensor]) -> None:
         for given, what in ((features, "feature"), (present, "presence mask")):
             for modality in self.modalities:
                 if modality not in given:
@@ -66,20 +104,21 @@ class FusionHead(nn.Module, ABC):
                         fix="pass every modality; mark one a sample lacks by present = False"
                         + nearest(modality, given),
                     )
-        mask = torch.stack([present[m] for m in self.modalities], dim=1)
-        # An assertion on the device: it costs a GPU no synchronisation.
-        torch._assert_async(mask.any(dim=1).all(), "a sample in the batch has no modality at all")
-        clean = {m: features[m].masked_fill(~present[m][:, None], 0.0) for m in self.modalities}
-        return self.fuse(clean, mask)
+        for modality in self.modalities:
+            if isinstance(features[modality], Tokens) != self.reads_tokens:
+                raise ConfigError(
+                    where=f"{type(self).__name__}, modality {modality!r}",
+                    found="one vector a sample" if self.reads_tokens else "tokens",
+                    expected="tokens" if self.reads_tokens else "one vector a sample",
+                    fix=f"set `tokens: {str(self.reads_tokens).lower()}` on its encoder",
+                )
 
-    @abstractmethod
-    def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Fuse features that are zero where absent.
 
-        Args:
-            features: modality -> "batch dim_m", in the order of `modalities`.
-            mask: bool "batch modality"; every row has at least one True.
-
-        Returns:
-            x, "batch output_dim".
-        """
+def _clean(feature: Feature, present: Tensor) -> tuple[Feature, Tensor]:
+    """The feature, zero where it is not there, and where it is: bool "batch"."""
+    if isinstance(feature, Tokens):
+        mask = feature.mask & present[:, None]
+        return Tokens(feature.values.masked_fill(~mask[:, :, None], 0.0), mask), mask.any(dim=1)
+    if all_there(present):
+        return feature, present
+    return feature.masked_fill(~present[:, None], 0.0), present

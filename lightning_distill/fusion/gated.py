@@ -15,7 +15,7 @@ class GatedFusion(FusionHead):
 
     With h_m = tanh(W_m x_m):
 
-    - M = 2: z = sigmoid(W_z [x_1; x_2]); x = z * h_1 + (1 - z) * h_2
+    - M = 2, in alphabetical order: z = sigmoid(W_z [x_1; x_2]); x = z * h_1 + (1 - z) * h_2
     - otherwise: z_m = sigmoid(W_zm [x_1; ...; x_M]); x = sum_m z_m * h_m
 
     The gates read the inputs x_m, not h_m, and there are no biases. An absent modality enters the gates as
@@ -33,7 +33,7 @@ class GatedFusion(FusionHead):
         super().__init__(feature_dims, output_dim)
         total = sum(feature_dims.values())
         self.hidden = nn.ModuleDict(
-            {m: nn.Linear(dim, output_dim, bias=False) for m, dim in feature_dims.items()}
+            {m: nn.Linear(dim, output_dim, bias=False) for m, dim in self.feature_dims.items()}
         )
         gates = 1 if len(feature_dims) == 2 else len(feature_dims)
         self.gate = nn.Linear(total, gates * output_dim, bias=False)

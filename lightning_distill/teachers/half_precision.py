@@ -146,6 +146,8 @@ def _float32(output: ModelOutput) -> ModelOutput:
         embedding=None if output.embedding is None else _plain(output.embedding),
         features=_all_plain(output.features),
         layers=_all_plain(output.layers),
+        tokens={},
+        unimodal=_all_plain(output.unimodal),
     )
 
 

@@ -13,27 +13,59 @@ from torch import Tensor
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import FusionHead
+from lightning_distill.structures import Feature, Tokens
 from tests.shelves import build, concrete
 
 HEADS = pytest.mark.parametrize("cls", concrete("fusion"))
-COUNTS = pytest.mark.parametrize("count", [1, 2, 3])
+COUNTS = pytest.mark.parametrize("count", [1, 2, 3, 4])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-WIDTHS = {"image": 5, "text": 3, "audio": 4}
+WIDTHS = {"image": 5, "text": 3, "audio": 4, "touch": 2}
 BATCH = 4
 
-Features = Mapping[str, Tensor]
+Features = Mapping[str, Feature]
 
 
 def make_head(cls: Any, count: int) -> FusionHead:
     return build(cls, dict(list(WIDTHS.items())[:count]))
 
 
-def draw(head: FusionHead, size: int = BATCH, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    return {m: torch.randn(size, dim, dtype=dtype) for m, dim in head.feature_dims.items()}
+def draw(head: FusionHead, size: int = BATCH, dtype: torch.dtype = torch.float32) -> dict[str, Feature]:
+    """Vectors, or sequences of another length for each modality, padded at the end or not."""
+    if not head.reads_tokens:
+        return {m: torch.randn(size, dim, dtype=dtype) for m, dim in head.feature_dims.items()}
+    found: dict[str, Feature] = {}
+    for i, (modality, dim) in enumerate(head.feature_dims.items()):
+        lengths = torch.arange(size) % (i + 2) + 1
+        values = torch.randn(size, i + 2, dim, dtype=dtype)
+        found[modality] = Tokens(values, torch.arange(i + 2) < lengths[:, None])
+    return found
+
+
+def values_of(x: Feature) -> Tensor:
+    return x.values if isinstance(x, Tokens) else x
+
+
+def with_values(x: Feature, values: Tensor) -> Feature:
+    return Tokens(values, x.mask) if isinstance(x, Tokens) else values
+
+
+def rows_of(x: Feature, rows: Any) -> Feature:
+    return Tokens(x.values[rows], x.mask[rows]) if isinstance(x, Tokens) else x[rows]
+
+
+def leaves_of(features: Features) -> dict[str, Feature]:
+    return {m: with_values(x, values_of(x).clone().requires_grad_()) for m, x in features.items()}
+
+
+def gone(x: Feature, present: Tensor) -> Tensor:
+    """Which entries of the values are not there."""
+    if isinstance(x, Tokens):
+        return ~(x.mask & present[:, None])[:, :, None].expand_as(x.values)
+    return ~present[:, None].expand_as(x)
 
 
 def everyone(features: Features) -> dict[str, Tensor]:
-    return {m: torch.ones(len(x), dtype=torch.bool) for m, x in features.items()}
+    return {m: torch.ones(len(values_of(x)), dtype=torch.bool) for m, x in features.items()}
 
 
 @HEADS
@@ -53,9 +85,11 @@ def test_shape_dtype_and_finite(cls: Any, count: int, dtype: torch.dtype, size: 
 @COUNTS
 def test_gradients_reach_every_feature_and_parameter(cls: Any, count: int) -> None:
     head = make_head(cls, count)
-    features = {m: x.requires_grad_() for m, x in draw(head).items()}
-    (head(features, everyone(features)) * torch.randn(BATCH, head.output_dim)).sum().backward()
-    for name, tensor in [*features.items(), *head.named_parameters()]:
+    features = leaves_of(draw(head, 16))
+    present = masks(head, [i % 15 + 1 for i in range(16)])
+    (head(features, present) * torch.randn(16, head.output_dim)).sum().backward()
+    leaves = {m: values_of(x) for m, x in features.items()}
+    for name, tensor in [*leaves.items(), *head.named_parameters()]:
         assert tensor.grad is not None, name
         assert tensor.grad.abs().max() > 0, name
 
@@ -64,18 +98,19 @@ def test_gradients_reach_every_feature_and_parameter(cls: Any, count: int) -> No
 @COUNTS
 def test_gradcheck(cls: Any, count: int) -> None:
     head = make_head(cls, count).double()
-    features = {m: x.requires_grad_() for m, x in draw(head, 2, torch.float64).items()}
+    features = leaves_of(draw(head, 2, torch.float64))
     present = everyone(features)
     present[head.modalities[-1]][0] = count == 1
 
     def fuse(*values: Tensor) -> Tensor:
-        return head(dict(zip(features, values, strict=True)), present)
+        given = {m: with_values(x, v) for (m, x), v in zip(features.items(), values, strict=True)}
+        return head(given, present)
 
-    assert torch.autograd.gradcheck(fuse, tuple(features.values()))
+    assert torch.autograd.gradcheck(fuse, tuple(values_of(x) for x in features.values()))
 
 
-ROWS = st.lists(st.sampled_from(range(1, 8)), min_size=BATCH, max_size=BATCH)
-"""For each row, which of three modalities it has, as bits; never none."""
+ROWS = st.lists(st.sampled_from(range(1, 16)), min_size=BATCH, max_size=BATCH)
+"""For each row, which of four modalities it has, as bits; never none."""
 CONTENT = st.sampled_from([float("nan"), float("inf"), -float("inf"), 3e38, -7.0, 0.0])
 
 
@@ -88,14 +123,16 @@ def masks(head: FusionHead, rows: list[int]) -> dict[str, Tensor]:
 
 
 def run(
-    head: FusionHead, features: Features, present: Features, weights: Tensor
-) -> tuple[Tensor, Features, Features]:
+    head: FusionHead, features: Features, present: Mapping[str, Tensor], weights: Tensor
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Output, gradients of the features, gradients of the parameters."""
-    leaves = {m: x.clone().requires_grad_() for m, x in features.items()}
+    leaves = leaves_of(features)
     head.zero_grad()
+    torch.manual_seed(2)
     x = head(leaves, present)
     (x * weights).sum().backward()
-    inputs = {m: leaf.grad for m, leaf in leaves.items() if leaf.grad is not None}
+    grads = {m: values_of(leaf).grad for m, leaf in leaves.items()}
+    inputs = {m: g for m, g in grads.items() if g is not None}
     parameters = {n: p.grad.clone() for n, p in head.named_parameters() if p.grad is not None}
     return x.detach(), inputs, parameters
 
@@ -108,23 +145,28 @@ def run(
 def test_what_is_absent_cannot_matter(
     cls: Any, count: int, dtype: torch.dtype, training: bool, rows: list[int], content: float
 ) -> None:
+    """Of features, and of tokens where there is padding: output, gradients, and exactly none of their own."""
     torch.manual_seed(1)
     head = make_head(cls, count).to(dtype).train(training)
     features, present = draw(head, dtype=dtype), masks(head, rows)
-    other = {m: x.masked_fill(~present[m][:, None], content) for m, x in features.items()}
+    other = {
+        m: with_values(x, values_of(x).masked_fill(gone(x, present[m]), content)) for m, x in features.items()
+    }
     weights = torch.randn(BATCH, head.output_dim, dtype=dtype)
     x, inputs, parameters = run(head, features, present, weights)
     y, other_inputs, other_parameters = run(head, other, present, weights)
     assert x.isfinite().all()
     assert torch.equal(x, y)
+    assert set(inputs) == set(other_inputs) == set(head.modalities)
     for modality in head.modalities:
         for grads in (inputs, other_inputs):
-            assert (grads[modality][~present[modality]] == 0).all()
+            assert (grads[modality][gone(features[modality], present[modality])] == 0).all()
         assert torch.equal(inputs[modality], other_inputs[modality])
+    # DDP waits for every parameter, also in a batch that lacks a modality.
+    assert set(parameters) == {name for name, _ in head.named_parameters()}
     for name, grad in parameters.items():
+        assert grad.isfinite().all(), name
         assert torch.equal(grad, other_parameters[name]), name
-    with torch.no_grad():
-        assert torch.equal(head(features, present), head(other, present))
 
 
 @HEADS
@@ -135,10 +177,27 @@ def test_rows_do_not_see_each_other(cls: Any, count: int, rows: list[int], order
     head = make_head(cls, count).double().eval()
     features, present = draw(head, dtype=torch.float64), masks(head, rows)
     x = head(features, present)
-    moved = head({m: f[order] for m, f in features.items()}, {m: p[order] for m, p in present.items()})
+    moved = head(
+        {m: rows_of(f, order) for m, f in features.items()}, {m: p[order] for m, p in present.items()}
+    )
     torch.testing.assert_close(moved, x[order])
-    alone = head({m: f[:1] for m, f in features.items()}, {m: p[:1] for m, p in present.items()})
+    alone = head({m: rows_of(f, [0]) for m, f in features.items()}, {m: p[:1] for m, p in present.items()})
     torch.testing.assert_close(alone, x[:1])
+
+
+@HEADS
+@given(rows=ROWS, order=st.permutations(list(WIDTHS)))
+def test_order_of_the_modalities_does_not_matter(cls: Any, rows: list[int], order: list[str]) -> None:
+    """Neither where the head is made, nor where it is called."""
+    torch.manual_seed(1)
+    head = make_head(cls, 4).eval()
+    torch.manual_seed(1)
+    twin = build(cls, {m: WIDTHS[m] for m in order}).eval()
+    assert twin.modalities == head.modalities == tuple(sorted(WIDTHS))
+    features, present = draw(head), masks(head, rows)
+    moved = twin({m: features[m] for m in reversed(order)}, {m: present[m] for m in order})
+    assert torch.equal(moved, head(features, present))
+    twin.load_state_dict(make_head(cls, 4).state_dict())
 
 
 @HEADS
@@ -163,13 +222,58 @@ def test_nothing_present_is_an_error(cls: Any, count: int) -> None:
         head(features, present)
 
 
+TOKEN_HEADS = pytest.mark.parametrize("cls", [c for c in concrete("fusion") if c.reads_tokens])
+
+
+@TOKEN_HEADS
+def test_a_modality_without_a_token_is_absent(cls: Any) -> None:
+    head = make_head(cls, 3).eval()
+    features, present = draw(head), {m: torch.ones(BATCH, dtype=torch.bool) for m in head.modalities}
+    text = features["text"]
+    assert isinstance(text, Tokens)
+    empty = features | {"text": Tokens(text.values, text.mask & (torch.arange(BATCH) != 1)[:, None])}
+    absent = present | {"text": torch.arange(BATCH) != 1}
+    assert torch.equal(head(empty, present), head(features, absent))
+    everything = {m: Tokens(values_of(x), torch.zeros(x[1].shape).bool()) for m, x in features.items()}
+    with pytest.raises(RuntimeError, match="no modality"):
+        head(everything, present)
+
+
+@TOKEN_HEADS
+def test_padding_may_be_of_any_length(cls: Any) -> None:
+    head = make_head(cls, 3).double().eval()
+    features = draw(head, dtype=torch.float64)
+    longer: dict[str, Feature] = {}
+    for modality, x in features.items():
+        assert isinstance(x, Tokens)
+        pad = torch.full((BATCH, 3, x.values.shape[2]), 9.0, dtype=torch.float64)
+        longer[modality] = Tokens(
+            torch.cat([x.values, pad], dim=1), torch.cat([x.mask, torch.zeros(BATCH, 3).bool()], dim=1)
+        )
+    torch.testing.assert_close(head(longer, everyone(longer)), head(features, everyone(features)))
+
+
+@HEADS
+def test_the_other_kind_of_feature_names_the_option(cls: Any) -> None:
+    head = make_head(cls, 2)
+    features = draw(head)
+    other = {
+        m: x.mean() if isinstance(x, Tokens) else Tokens(x[:, None], torch.ones(BATCH, 1).bool())
+        for m, x in features.items()
+    }
+    wanted = str(head.reads_tokens).lower()
+    with pytest.raises(ConfigError, match=f"modality '{head.modalities[0]}'.*set `tokens: {wanted}`"):
+        head(other, everyone(features))
+
+
 @HEADS
 @COUNTS
 @pytest.mark.parametrize("what", ["feature", "presence"])
 def test_a_missing_key_names_the_modality(cls: Any, count: int, what: str) -> None:
     head = make_head(cls, count)
-    features, last = draw(head), head.modalities[-1]
-    present = everyone(features)
+    features = draw(head)
+    present: dict[str, Any] = everyone(features)
+    last = head.modalities[-1]
     (features if what == "feature" else present).pop(last)
     with pytest.raises(ConfigError, match=f"modality '{last}'.*a {what}"):
         head(features, present)
@@ -177,23 +281,31 @@ def test_a_missing_key_names_the_modality(cls: Any, count: int, what: str) -> No
 
 @HEADS
 @COUNTS
-def test_order_of_the_mapping_does_not_matter(cls: Any, count: int) -> None:
-    head = make_head(cls, count)
-    features = draw(head)
-    backwards = dict(reversed(features.items()))
-    assert torch.equal(head(backwards, everyone(backwards)), head(features, everyone(features)))
-
-
-@HEADS
-@COUNTS
 def test_state_dict_round_trip(cls: Any, count: int) -> None:
-    head, twin = make_head(cls, count), make_head(cls, count)
+    head, twin = make_head(cls, count).eval(), make_head(cls, count).eval()
     twin.load_state_dict(head.state_dict(), strict=True)
     features = draw(head)
     assert torch.equal(twin(features, everyone(features)), head(features, everyone(features)))
 
 
 @HEADS
+@COUNTS
+def test_exported_it_does_the_same(cls: Any, count: int) -> None:
+    """`torch.export` of the head, and absences it has not seen while it was traced."""
+    head = make_head(cls, count).eval()
+    features = draw(head)
+    program = torch.export.export(head, (features, everyone(features)), strict=False).module()
+    present = masks(head, [3, 5, 1, 15])
+    torch.testing.assert_close(program(features, present), head(features, present))
+
+
+@HEADS
 def test_no_modality_is_refused(cls: Any) -> None:
     with pytest.raises(ConfigError):
         build(cls, {})
+
+
+@HEADS
+def test_a_width_of_zero_is_refused(cls: Any) -> None:
+    with pytest.raises(ConfigError):
+        build(cls, {"image": 0, "text": 3})

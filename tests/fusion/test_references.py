@@ -6,49 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.fusion import AttentionFusion, ConcatFusion, FusionHead, GatedFusion
-
-Array = NDArray[np.float64]
-WIDTHS = {"image": 5, "text": 3, "audio": 4}
-BATCH = 6
-
-
-def sample(count: int, holes: bool) -> tuple[dict[str, int], dict[str, Array], dict[str, NDArray[np.bool_]]]:
-    """Widths, features and presence; with holes, every combination of modalities but none occurs."""
-    rng = np.random.default_rng(count)
-    widths = dict(list(WIDTHS.items())[:count])
-    rows = np.arange(BATCH) % (2**count - 1) + 1
-    present = {m: (rows >> i) % 2 == 1 if holes else np.ones(BATCH, bool) for i, m in enumerate(widths)}
-    return widths, {m: rng.normal(size=(BATCH, d)) for m, d in widths.items()}, present
-
-
-def run(head: FusionHead, features: dict[str, Array], present: dict[str, NDArray[np.bool_]]) -> Array:
-    x = head.double()(
-        {m: torch.from_numpy(f) for m, f in features.items()},
-        {m: torch.from_numpy(p) for m, p in present.items()},
-    )
-    return np.asarray(x.detach().numpy())
+from lightning_distill.fusion import AttentionFusion, ConcatFusion, GatedFusion
+from tests.fusion.reference import (
+    BATCH,
+    COUNTS,
+    HOLES,
+    WIDTHS,
+    Array,
+    Mask,
+    run,
+    sample,
+    sigmoid,
+    softmax,
+    values,
+)
 
 
-def values(module: nn.Module) -> dict[str, Array]:
-    """Weights, made large enough for every term of a formula to show."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.6)
-    return {name: p.detach().double().numpy() for name, p in module.named_parameters()}
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
-
-
-def gmu(
-    w: dict[str, Array], features: dict[str, Array], present: dict[str, NDArray[np.bool_]], out: int
-) -> Array:
+def gmu(w: dict[str, Array], features: dict[str, Array], present: dict[str, Mask], out: int) -> Array:
     """Arevalo et al. (1702.01992), section 3.1: two modalities share one gate, more have one each.
 
     One row at a time; an absent modality is a zero input and adds nothing.
@@ -72,14 +48,7 @@ def gmu(
     return np.stack(rows)
 
 
-def softmax(x: Array) -> Array:
-    e = np.exp(x - x.max())
-    return np.asarray(e / e.sum())
-
-
-def attention(
-    w: dict[str, Array], features: dict[str, Array], present: dict[str, NDArray[np.bool_]], heads: int
-) -> Array:
+def attention(w: dict[str, Array], features: dict[str, Array], present: dict[str, Mask], heads: int) -> Array:
     """Vaswani et al. (1706.03762), section 3.2, over the tokens that a sample has."""
     names, rows = list(features), []
     for i in range(BATCH):
@@ -104,10 +73,6 @@ def attention(
         normed = (u - mean) / np.sqrt(variance + 1e-5) * w["norm.weight"] + w["norm.bias"]
         rows.append(normed.mean(axis=0))
     return np.stack(rows)
-
-
-HOLES = pytest.mark.parametrize("holes", [False, True])
-COUNTS = pytest.mark.parametrize("count", [1, 2, 3])
 
 
 @COUNTS

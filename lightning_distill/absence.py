@@ -36,6 +36,21 @@ def all_there(present: Tensor) -> bool:
     return present.device.type == "cpu" and not torch.compiler.is_compiling() and bool(present.all())
 
 
+def filled(x: Tensor, present: Tensor, value: float = 0.0) -> Tensor:
+    """x with a number in the rows that are absent; x itself, where it is easily seen that none is.
+
+    Args:
+        x: "batch ...".
+        present: bool "batch".
+        value: 0 for what is added up, 1 for what is multiplied.
+
+    >>> filled(torch.tensor([[2.0], [3.0]]), torch.tensor([True, False]), 1.0)
+    tensor([[2.],
+            [1.]])
+    """
+    return x if all_there(present) else _fill(x, present, value)
+
+
 def blank(inputs: Inputs, present: Tensor) -> Inputs:
     """Blank what absent samples hold, so that neither NaN nor batch statistics can come from it.
 
@@ -49,5 +64,5 @@ def blank(inputs: Inputs, present: Tensor) -> Inputs:
     return _fill(inputs, present, 0)
 
 
-def _fill(x: Tensor, present: Tensor, value: int) -> Tensor:
+def _fill(x: Tensor, present: Tensor, value: float) -> Tensor:
     return x.masked_fill(~present.view(-1, *[1] * (x.ndim - 1)), value)

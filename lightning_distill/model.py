@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_distill import model_checks
-from lightning_distill.absence import all_there, blank, drop_modalities
+from lightning_distill.absence import all_there, blank, drop_modalities, filled
 from lightning_distill.encoders import Encoder
 from lightning_distill.feature_clipping import FeatureClip
 from lightning_distill.fusion import ConcatFusion, FusionHead
@@ -164,12 +164,11 @@ class MultimodalModel(nn.Module):
 
     def _feature(self, modality: str, inputs: Inputs, present: Tensor) -> Feature:
         encoder = self.encoders[modality]
-        whole = all_there(present)
-        x: Feature = encoder(inputs if whole else blank(inputs, present))
+        x: Feature = encoder(inputs if all_there(present) else blank(inputs, present))
         if isinstance(x, Tokens):
             mask = x.mask & present[:, None]
             return Tokens(x.values.masked_fill(~mask[:, :, None], 0.0), mask)
-        return x if whole else x.masked_fill(~present[:, None], 0.0)
+        return filled(x, present)
 
     def _clip_features(
         self, features: Mapping[str, Feature], present: Mapping[str, Tensor]

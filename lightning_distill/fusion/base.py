@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.absence import all_there
+from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.structures import Feature, Tokens
 
@@ -119,6 +119,4 @@ def _clean(feature: Feature, present: Tensor) -> tuple[Feature, Tensor]:
     if isinstance(feature, Tokens):
         mask = feature.mask & present[:, None]
         return Tokens(feature.values.masked_fill(~mask[:, :, None], 0.0), mask), mask.any(dim=1)
-    if all_there(present):
-        return feature, present
-    return feature.masked_fill(~present[:, None], 0.0), present
+    return filled(feature, present), present

@@ -37,7 +37,7 @@ def all_there(present: Tensor) -> bool:
 
 
 def filled(x: Tensor, present: Tensor, value: float = 0.0) -> Tensor:
-    """x with a number in the rows that are absent; x itself, where it is easily seen that none is.
+    """The tensor with a number in absent rows; itself, where it is easily seen that none is absent.
 
     Args:
         x: "batch ...".

@@ -25,24 +25,37 @@ from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
 from lightning_distill.teachers import ClassesByName, Teacher
+from lightning_distill.terms import TASK, UNIMODAL
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+
+_MEANING = {TASK: "task's own loss", UNIMODAL: "loss of the unimodal heads"}
 
 
 def terms_fit(
     losses: Mapping[str, nn.Module],
     weights: Mapping[str, float | Schedule],
     taught: bool,
+    own: Sequence[str],
 ) -> None:
-    """Terms need a teacher, weights need a term, and some weight must be above 0."""
-    if "task" in losses:
-        raise ConfigError(
-            where="DistillationModule.losses",
-            found="a term called 'task'",
-            expected="another name: 'task' is the task's own loss",
-            fix="rename the term, for example to 'kd'",
-        )
+    """Terms need a teacher, weights need a term, and some weight must be above 0.
+
+    Args:
+        losses: Name -> distillation term.
+        weights: Name -> weight.
+        taught: Whether there is a teacher.
+        own: Names of the terms that need none.
+    """
+    for name in own:
+        if name in losses:
+            raise ConfigError(
+                where="DistillationModule.losses",
+                found=f"a term called {name!r}",
+                expected=f"another name: {name!r} is the {_MEANING[name]}",
+                fix="rename the term, for example to 'kd'",
+            )
     if losses and not taught:
         raise ConfigError(
             where="DistillationModule.losses",
@@ -50,8 +63,15 @@ def terms_fit(
             expected="a teacher",
             fix="add `teacher`, or remove `losses` for plain supervised training",
         )
-    names = ["task", *losses]
+    names = [*own, *losses]
     for name, weight in weights.items():
+        if name == UNIMODAL and name not in names:
+            raise ConfigError(
+                where="DistillationModule.weights",
+                found="a weight for 'unimodal' and a student without unimodal heads",
+                expected="heads whose loss it weighs",
+                fix="set `unimodal_heads: true` on the student, or drop the weight",
+            )
         if name not in names:
             raise ConfigError(
                 where="DistillationModule.weights",

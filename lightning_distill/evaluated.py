@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -11,8 +12,9 @@ from lightning.pytorch import LightningModule
 from lightning_distill import checks
 from lightning_distill.model import MultimodalModel
 from lightning_distill.stage_metrics import StageMetrics
-from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.structures import Batch, ModelOutput, only_rows
 from lightning_distill.tasks import Task
+from lightning_distill.terms import UNIMODAL
 
 
 class EvaluatedModule(LightningModule):
@@ -36,6 +38,8 @@ class EvaluatedModule(LightningModule):
         self.student = student
         self.task = task
         self.metrics = StageMetrics(task, student.num_classes, taught, places)
+        own = [f"{stage}/{UNIMODAL}/{m}" for stage in ("val", "test") for m in student.unimodal_heads]
+        self.unimodal_metrics = StageMetrics(task, student.num_classes, False, own)
 
     def forward(self, batch: Batch) -> ModelOutput:
         """The student's answer."""
@@ -49,6 +53,20 @@ class EvaluatedModule(LightningModule):
             batch: Of validation or test.
             stage: "val" or "test".
         """
+
+    def update_unimodal(self, stage: str, student: ModelOutput, batch: Batch) -> None:
+        """Update the metrics of the student's unimodal heads, on the samples that have the modality.
+
+        Args:
+            stage: "val" or "test".
+            student: Its answer.
+            batch: What was answered.
+        """
+        for modality, logits in student.unimodal.items():
+            known = only_rows(batch["target"], student.present[modality])
+            seen: Batch = {**batch, "target": known}
+            place = f"{stage}/{UNIMODAL}/{modality}"
+            self.unimodal_metrics.update_at(place, replace(student, logits=logits), [], seen)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update metrics under `val/`."""
@@ -65,12 +83,14 @@ class EvaluatedModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log what was measured."""
         self.metrics.log(self, "val")
+        self.unimodal_metrics.log(self, "val")
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_test_epoch_end(self) -> None:
         """Log what was measured."""
         self.metrics.log(self, "test")
+        self.unimodal_metrics.log(self, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Sample ids, what the task makes of the logits, and embeddings "batch dim"."""

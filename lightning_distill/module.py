@@ -33,7 +33,7 @@ from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import Teacher
 from lightning_distill.telemetry import term_gradients
 from lightning_distill.term_log import StepLog, scale_report
-from lightning_distill.terms import TASK, WeightedTerms, nothing
+from lightning_distill.terms import TASK, UNIMODAL, WeightedTerms, nothing, own_terms, unimodal_loss
 
 
 class DistillationModule(TaughtModule):
@@ -50,15 +50,16 @@ class DistillationModule(TaughtModule):
     Logs every `log_every_n_steps`: `train/loss`, each term raw (`train/<term>`) and weighted
     (`train/<term>_weighted`), averaged since the last time, and what the clip rule measured
     (`clip/<name>`); in evaluation the raw terms and the task's metrics under `val/` or `test/`, with the
-    agreement of student and teacher as the task measures it. A batch's `weight` weighs its samples in the
+    agreement of student and teacher as the task measures it, and the metrics of unimodal heads under
+    `val/unimodal/<modality>/`. A batch's `weight` weighs its samples in the
     task's loss only, neither in the terms nor in the metrics.
 
     Args:
         student: The model to train.
         teacher: Where the distillation terms' targets come from.
-        losses: Name -> distillation term; the name is free, but for "task".
-        weights: Name -> weight, or a schedule; "task" is the task loss. 1 where not given. Hinton's alpha is
-            {"task": 1 - alpha, "kd": alpha}.
+        losses: Name -> distillation term; the name is free, but for "task" and "unimodal".
+        weights: Name -> weight, or a schedule; "task" is the task loss, "unimodal" the mean task loss of the
+            student's unimodal heads. 1 where not given. Hinton's alpha is {"task": 1 - alpha, "kd": alpha}.
         task: Task loss and metrics; None is `Classification`.
         clip_rule: What happens to gradients before each optimizer step.
         optimizer: Makes the optimizer from the parameters; with rates by part of the student, a
@@ -95,9 +96,10 @@ class DistillationModule(TaughtModule):
         gradient_balancer: GradientBalancer | None = None,
     ) -> None:
         super().__init__(student, teacher, task or Classification())
-        checks.terms_fit(losses or {}, weights or {}, taught=teacher is not None)
+        own = own_terms([student])
+        checks.terms_fit(losses or {}, weights or {}, teacher is not None, own)
         checks.one_balancer(balancer, gradient_balancer)
-        self.terms = WeightedTerms(losses or {}, weights or {}, balancer)
+        self.terms = WeightedTerms(losses or {}, weights or {}, balancer, own)
         checks.terms_fit_task(losses or {}, self.task)
         self.clip_rule, self.gradient_balancer = clip_rule, gradient_balancer
         self.optimizer_factory = optimizer
@@ -184,6 +186,8 @@ class DistillationModule(TaughtModule):
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
         terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
+        if student.unimodal:
+            terms[UNIMODAL] = unimodal_loss(self.task, student, batch)
         if teacher is not None:
             terms |= self.terms.raw(student, teacher, batch)
         return terms
@@ -292,3 +296,4 @@ class DistillationModule(TaughtModule):
             self._balanced(terms, student, batch)
         self.metrics.add(under(stage, {"loss": self.total(terms)} | terms), batch)
         self.metrics.update_at(stage, student, [] if teacher is None else [teacher], batch)
+        self.update_unimodal(stage, student, batch)

@@ -24,7 +24,7 @@ from lightning_distill.stage_metrics import StageMetrics
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Task
 from lightning_distill.term_log import scale_report
-from lightning_distill.terms import WeightedTerms
+from lightning_distill.terms import WeightedTerms, own_terms
 
 
 class MutualDistillationModule(DistillationModule):
@@ -49,7 +49,7 @@ class MutualDistillationModule(DistillationModule):
 
     Args:
         students: Name -> peer, two or more, with weights of their own.
-        losses: Name -> term; the name is free, but for "task".
+        losses: Name -> term; the name is free, but for "task" and "unimodal".
         weights: Name -> weight, or a schedule, the same for all peers; "task" is the task loss. 1 where not
             given.
         task: Task loss and metrics; None is `Classification`.
@@ -93,9 +93,10 @@ class MutualDistillationModule(DistillationModule):
             scheduler_interval=scheduler_interval,
         )
         # The terms have a teacher: the other peers.
-        checks.terms_fit(losses, weights or {}, taught=True)
+        own = own_terms(students.values())
+        checks.terms_fit(losses, weights or {}, True, own)
         checks.terms_fit_task(losses, self.task)
-        self.terms = WeightedTerms(losses, weights or {})
+        self.terms = WeightedTerms(losses, weights or {}, own=own)
         self.others = nn.ModuleDict({name: students[name] for name in others})
         self._first = first
         places = [
@@ -196,6 +197,7 @@ class MutualDistillationModule(DistillationModule):
                 means |= {f"{place}/{key}": value for key, value in values.items()}
                 self.metrics.update_at(place, answer, others, batch)
         self.metrics.add(means, batch)
+        self.update_unimodal(stage, answers[self._first], batch)
 
 
 def _detached(output: ModelOutput) -> ModelOutput:

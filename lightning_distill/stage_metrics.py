@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 from lightning_distill.epoch_means import EpochMeans
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Task
-from lightning_distill.terms import TASK
+from lightning_distill.terms import TASK, UNIMODAL
 
 
 class StageMetrics(nn.ModuleDict):
@@ -34,7 +34,7 @@ class StageMetrics(nn.ModuleDict):
         self._means = EpochMeans()
 
     def add(self, values: Mapping[str, Tensor], batch: Batch) -> None:
-        """Count a batch's values; the task's own loss by its labels, all else by its size.
+        """Count a batch's values; losses on labels by their number, all else by the batch's size.
 
         Args:
             values: Full name -> mean over the batch, 0-d.
@@ -43,7 +43,9 @@ class StageMetrics(nn.ModuleDict):
         size, labelled = len(batch["target"]), labelled_rows(batch["target"])
         # A float on every process: where some are whole numbers, they do not add up.
         share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
-        self._means.add(values, {n: share if n.rpartition("/")[2] == TASK else size for n in values})
+        self._means.add(
+            values, {n: share if n.rpartition("/")[2] in (TASK, UNIMODAL) else size for n in values}
+        )
 
     def update_at(
         self, place: str, student: ModelOutput, teachers: Sequence[ModelOutput], batch: Batch

@@ -11,20 +11,43 @@ from torch import Tensor, nn
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.errors import ConfigError
 from lightning_distill.losses import AdaptedLoss, DistillationLoss
+from lightning_distill.model import MultimodalModel
 from lightning_distill.schedules import Schedule
-from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.structures import Batch, ModelOutput, only_rows
+from lightning_distill.tasks import Task
 
 TASK = "task"
 """Name of the task's own loss among the weighted terms."""
+UNIMODAL = "unimodal"
+"""Name of the loss of the student's unimodal heads, where it has such."""
+
+
+def own_terms(students: Iterable[MultimodalModel]) -> tuple[str, ...]:
+    """Names of the terms that need no teacher."""
+    return (TASK, UNIMODAL) if any(len(s.unimodal_heads) for s in students) else (TASK,)
+
+
+def unimodal_loss(task: Task, output: ModelOutput, batch: Batch) -> Tensor:
+    """Mean over modalities of the task's loss of a modality's own head, on the samples that have it; 0-d.
+
+    Args:
+        task: Its loss.
+        output: With the answers of such heads.
+        batch: What was answered.
+    """
+    target, weight = batch["target"], batch.get("weight")
+    found = [task.loss(z, only_rows(target, output.present[m]), weight) for m, z in output.unimodal.items()]
+    return torch.stack(found).mean()
 
 
 class WeightedTerms(nn.Module):
     """Distillation terms with their weights.
 
     Args:
-        losses: Name -> term; the name is free, but for "task".
+        losses: Name -> term; the name is free, but for those of `own`.
         weights: Name -> weight, or how it changes; "task" is the task's own loss. 1 where not given.
         balancer: Makes what balances the terms from their names; None adds them up as they are.
+        own: Names of the terms that need no teacher.
     """
 
     def __init__(
@@ -32,10 +55,11 @@ class WeightedTerms(nn.Module):
         losses: Mapping[str, DistillationLoss],
         weights: Mapping[str, float | Schedule],
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
+        own: tuple[str, ...] = (TASK,),
     ) -> None:
         super().__init__()
         self.losses = nn.ModuleDict(dict(losses))
-        self.names = (TASK, *losses)
+        self.names = (*own, *losses)
         self.weights = {name: weights.get(name, 1.0) for name in self.names}
         self.balancer = None if balancer is None else balancer(self.names)
         self._made: tuple[tuple[Any, ...], Tensor] | None = None

@@ -69,7 +69,7 @@ class Distill(Callback):
         read: Callable[[Any], Batch] = read_batch,
     ) -> None:
         self.teacher = _as_teacher(teacher)
-        checks.terms_fit(losses, weights or {}, taught=True)
+        checks.terms_fit(losses, weights or {}, True, (TASK,))
         self.terms = WeightedTerms(losses, weights or {})
         self.logits, self.read = logits, read
         self._restored: dict[str, Any] = {}

@@ -15,7 +15,7 @@ _PARTS: Final = ("fusion", "head")
 
 
 def group_of(name: str) -> str:
-    """Modality of an encoder's parameter, "fusion" or "head"; else "other", such as adaptors.
+    """Modality of an encoder's parameter, "fusion" or "head"; else "other", such as adaptors, unimodal heads.
 
     >>> group_of("encoders.image.conv.weight"), group_of("student.head.bias"), group_of("losses.hint.weight")
     ('image', 'head', 'other')

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import clip_study_faults as faults
+import kept
 import torch
 from clip_study_data import MODALITIES, Pool, Rows, pair, read_pools
 from clip_study_models import Parts, Recipe, accuracy, answers, train
@@ -126,68 +124,24 @@ def _late(job: Job, steps: int) -> dict[str, Any]:
 # -- all of them -----------------------------------------------------------------------------------------
 
 
-class Runner:
-    """Runs trainings in processes and keeps what is finished in a file.
+class Runner(kept.Runner[Job]):
+    """Runs trainings and keeps what is finished.
 
     Args:
-        file: One finished training a line; a run that was cut goes on from it.
+        file: One finished training a line.
         folder: Holds the digits.
         workers: Processes; with 0 all is done in this one.
         steps: Optimizer steps of each training.
     """
 
     def __init__(self, file: Path, folder: Path, workers: int, steps: int) -> None:
-        self.file, self.steps = file, steps
-        file.parent.mkdir(parents=True, exist_ok=True)
         store = file.parent / "features.npz"
         read_pools(folder, store)
-        self.done: dict[str, dict[str, Any]] = {}
-        if file.exists():
-            # The last line may have been cut in two.
-            lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-            file.write_text("".join(lines))
-            found = map(json.loads, lines)
-            self.done = {json.dumps(one["job"], sort_keys=True): one for one in found}
-        self.pool: ProcessPoolExecutor | None = None
-        if workers:
-            os.environ["OMP_NUM_THREADS"] = "1"
-            context = get_context("spawn")
-            self.pool = ProcessPoolExecutor(
-                workers, mp_context=context, initializer=begin, initargs=(folder, store)
-            )
-        else:
-            begin(folder, store)
+        super().__init__(file, partial(run, steps=steps), begin, (folder, store), workers)
 
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def all(self, jobs: Sequence[Job], what: str) -> list[dict[str, Any]]:
-        """What each job has found, in their order."""
-        missing = list({job.key: job for job in jobs if job.key not in self.done}.values())
-        missing.sort(key=lambda job: (job.seed, job.condition))  # a process keeps a few seeds' data
-        begun = time.monotonic()
-        for count, (job, found) in enumerate(self._found(missing), 1):
-            self._keep(job, found)
-            if count % 50 == 0 or count == len(missing):
-                left = (time.monotonic() - begun) / count * (len(missing) - count)
-                print(f"{what}: {count} of {len(missing)}, {left:.0f} s left", flush=True)
-        return [self.done[job.key] for job in jobs]
-
-    def _found(self, jobs: Sequence[Job]) -> Any:
-        if self.pool is None:
-            yield from ((job, run(job, self.steps)) for job in jobs)
-            return
-        futures = {self.pool.submit(run, job, self.steps): job for job in jobs}
-        yield from ((futures[future], future.result()) for future in as_completed(futures))
-
-    def _keep(self, job: Job, found: dict[str, Any]) -> None:
-        self.done[job.key] = found
-        with self.file.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+    def missing(self, jobs: Sequence[Job]) -> list[Job]:
+        """A process keeps a few seeds' data."""
+        return sorted(super().missing(jobs), key=lambda job: (job.seed, job.condition))
 
 
 class Counter:

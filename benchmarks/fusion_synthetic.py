@@ -198,7 +198,9 @@ def measure(seeds: int, names: Sequence[str]) -> dict[str, Any]:
             report["heads"][name][at] = found = over_seeds(run, oracles)
             print(f"{at:12} {name:24} {found['accuracy']:.4f} {found['seconds']:.1f} s", flush=True)
         report["one_alone"][at] = {
-            m: over_seeds(lambda seed, p=parts, m=m: trial(ConcatFusion, p[seed], seed, modalities=(m,)), oracles)
+            m: over_seeds(
+                lambda seed, p=parts, m=m: trial(ConcatFusion, p[seed], seed, modalities=(m,)), oracles
+            )
             for m in MODALITIES
         }
     return report

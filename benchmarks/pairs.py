@@ -25,10 +25,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
+import kept
 from pairs_data import MODALITIES, SIZES, Pool, Triples, batch_of, pair, read_pools
 
 from lightning_distill.commands.demo.models import model
@@ -148,36 +148,7 @@ def run(job: Job, store: Path, steps: int) -> dict[str, Any]:
     return {"job": asdict(job), **found}
 
 
-class Runner:
-    """Runs jobs in processes, keeps what is finished, tells how long it will take."""
-
-    def __init__(self, out: Path, folder: Path, workers: int, steps: int) -> None:
-        self.steps, self.store = steps, out / "pairs_logits"
-        self.store.mkdir(parents=True, exist_ok=True)
-        self.file = out / "pairs.jsonl"
-        context = get_context("spawn")
-        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin, initargs=(folder,))
-        self.done: dict[str, dict[str, Any]] = {}
-        if self.file.exists():
-            rows = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
-            self.done = {json.dumps(row["job"], sort_keys=True): row for row in rows}
-
-    def all(self, jobs: Sequence[Job], what: str) -> list[dict[str, Any]]:
-        """What each job has found."""
-        missing = [job for job in jobs if job.key not in self.done]
-        started, futures = (
-            time.monotonic(),
-            {self.pool.submit(run, j, self.store, self.steps): j for j in missing},
-        )
-        for count, future in enumerate(as_completed(futures), 1):
-            row = future.result()
-            self.done[futures[future].key] = row
-            with self.file.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            left = (time.monotonic() - started) / count * (len(missing) - count)
-            if count % 20 == 0 or count == len(missing):
-                print(f"{what}: {count} of {len(missing)}, {left:.0f} s left", flush=True)
-        return [self.done[job.key] for job in jobs]
+Runner = kept.Runner[Job]
 
 
 # -- the table -------------------------------------------------------------------------------------------
@@ -291,9 +262,11 @@ def main(words: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     work = options.out.with_suffix("") / f"{options.steps}_steps"
     data = Path(os.environ["LIGHTNING_DISTILL_DATA"], "digits")
-    rows = table(
-        Runner(work, data, options.workers, options.steps), range(options.seeds), SETS[: options.sets]
-    )
+    store = work / "pairs_logits"
+    store.mkdir(parents=True, exist_ok=True)
+    train_and_keep = partial(run, store=store, steps=options.steps)
+    with Runner(work / "pairs.jsonl", train_and_keep, begin, (data,), options.workers) as runner:
+        rows = table(runner, range(options.seeds), SETS[: options.sets])
     report = {
         "seeds": options.seeds,
         "steps": options.steps,

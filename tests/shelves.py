@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning_distill.clipping import ValueClip
 from lightning_distill.feature_clipping import HardClip
+from lightning_distill.fusion import GatedFusion
 from lightning_distill.losses import LogitKD
 
 SHELVES = (
@@ -32,6 +33,7 @@ FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
 """Shelves whose classes implement a published formula and say which."""
 
 _BY_TYPE: dict[str, Any] = {
+    "Callable[[dict[str, int]], FusionHead]": GatedFusion,
     "DistillationLoss": LogitKD(),
     "list[FeatureClip]": [HardClip(0.5)],
     "ClipRule": ValueClip(0.5),

@@ -24,10 +24,11 @@ def test_rows_and_going_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
+    import kept
     import pairs
 
     # A worker that imports everything anew costs more than all its trainings here.
-    monkeypatch.setattr(pairs, "get_context", lambda method: context())
+    monkeypatch.setattr(kept, "get_context", lambda method: context())
 
     def run() -> str:
         assert pairs.main(["--out", str(tmp_path / "pairs.json"), *OPTIONS]) == 0

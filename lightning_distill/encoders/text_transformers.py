@@ -10,16 +10,20 @@ from torch import Tensor
 
 from lightning_distill.encoders.base import Encoder
 from lightning_distill.errors import ConfigError
+from lightning_distill.structures import Feature, Tokens
 
 
 class TransformersTextEncoder(Encoder):
     """A transformers encoder; the feature is the mean of the last hidden states over real tokens.
+
+    With `tokens` it is those states themselves, so that the mean of its tokens is the feature without them.
 
     Weights are always safetensors, and code from a hub is never run.
 
     Args:
         model: Hub name such as `bert-base-uncased`, or a local folder.
         pretrained: Load the weights; False reads only the configuration and starts from random ones.
+        tokens: Return the last hidden states as `Tokens`.
 
     Raises:
         ConfigError: If the model cannot be found or loaded.
@@ -27,7 +31,9 @@ class TransformersTextEncoder(Encoder):
     Source of the pooling: Reimers and Gurevych, Sentence-BERT (1908.10084), section 3.
     """
 
-    def __init__(self, model: str = "bert-base-uncased", pretrained: bool = True) -> None:
+    def __init__(
+        self, model: str = "bert-base-uncased", pretrained: bool = True, tokens: bool = False
+    ) -> None:
         import torch
         import transformers
         from safetensors import SafetensorError
@@ -47,7 +53,7 @@ class TransformersTextEncoder(Encoder):
                 expected="a folder with config.json and model.safetensors, or a hub name and a network",
                 fix="save one with model.save_pretrained(folder) and give that folder",
             ) from error
-        super().__init__(backbone.config.hidden_size)
+        super().__init__(backbone.config.hidden_size, tokens)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # not used: its weights would get no gradient, which DDP refuses
         backbone.train()  # from_pretrained leaves eval mode behind, which would switch dropout off
@@ -59,9 +65,11 @@ class TransformersTextEncoder(Encoder):
         size = getattr(self.backbone.config, "vocab_size", None)
         return {} if size is None else {"vocabulary_size": size}
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor]) -> Feature:
         """Encode `input_ids` and `attention_mask` (and `token_type_ids`), int64 "batch tokens"."""
-        hidden = self.backbone(**inputs).last_hidden_state
+        hidden: Tensor = self.backbone(**inputs).last_hidden_state
+        if self.tokens:
+            return Tokens(hidden, inputs["attention_mask"].bool())
         mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 

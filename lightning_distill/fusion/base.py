@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.structures import Feature, Tokens
+
+_SQRT_DELTA: Final = 1e-6
+_NORM_FLOOR: Final = 1e-3
 
 
 class FusionHead(nn.Module, ABC):
@@ -120,3 +124,30 @@ def _clean(feature: Feature, present: Tensor) -> tuple[Feature, Tensor]:
         mask = feature.mask & present[:, None]
         return Tokens(feature.values.masked_fill(~mask[:, :, None], 0.0), mask), mask.any(dim=1)
     return filled(feature, present), present
+
+
+def signed_sqrt(z: Tensor) -> Tensor:
+    """Square root that keeps the sign: z / sqrt(|z| + 1e-6).
+
+    It stays within 3.1e-4 of sign(z) sqrt(|z|). The slope of that one is infinite at 0; here it is 1000
+    there and nowhere larger.
+
+    Args:
+        z: Any shape.
+
+    >>> signed_sqrt(torch.tensor([4.0, 0.0, -9.0])).round(decimals=4)
+    tensor([ 2.,  0., -3.])
+    """
+    return z / (z.abs() + _SQRT_DELTA).sqrt()
+
+
+def power_normalize(z: Tensor) -> Tensor:
+    """Signed square root, then L2 norm over the last dimension: s / max(|s|_2, 1e-3), s = `signed_sqrt(z)`.
+
+    The floor under the norm limits the gradient at a row of zeros to 1e6 times what comes in; with PyTorch's
+    floor of 1e-12 it would be 1e15 times that.
+
+    Args:
+        z: "... dim".
+    """
+    return normalize(signed_sqrt(z), dim=-1, eps=_NORM_FLOOR)

@@ -60,6 +60,31 @@ class Task(ABC):
     def predict(self, logits: Tensor) -> dict[str, Tensor]:
         """What the logits say: "prediction", and where there are such, "probabilities" "batch outputs"."""
 
+    @abstractmethod
+    def scores(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """How good the answer to each sample is; larger is better.
+
+        Args:
+            logits: "batch outputs".
+            target: As in `Batch`.
+
+        Returns:
+            Name -> "batch", at least float32; NaN where nothing is known. The first is minus the loss of the
+            sample alone. What is called "accuracy" is a share of 1.
+        """
+
+    @abstractmethod
+    def constant_logits(self, target: Tensor, num_outputs: int) -> Tensor:
+        """The one answer with the least loss on these samples, for a model that reads nothing.
+
+        Args:
+            target: As in `Batch`; any number of samples.
+            num_outputs: Width of the logits, which class indices do not tell.
+
+        Returns:
+            float64 "outputs", finite.
+        """
+
 
 def weighted_mean(values: Tensor, known: Tensor, weight: Tensor | None = None) -> Tensor:
     """sum(w * l) / sum(w) over known entries; 0, with a gradient of 0, where the weights sum to 0.
@@ -82,6 +107,23 @@ def weighted_mean(values: Tensor, known: Tensor, weight: Tensor | None = None) -
         w = w * weight.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
     total = w.sum()
     return (w * values).sum() / total.masked_fill(total == 0, 1.0)
+
+
+def known_means(values: Tensor, known: Tensor) -> Tensor:
+    """Mean of each sample over its known entries; NaN where there is none.
+
+    Args:
+        values: float "batch" or "batch outputs", finite where not known.
+        known: bool, of the same shape.
+
+    Returns:
+        "batch".
+
+    >>> known_means(torch.tensor([[1.0, 9.0], [5.0, 5.0]]), torch.tensor([[True, False], [False, False]]))
+    tensor([1., nan])
+    """
+    w, values = known.to(values.dtype).view(len(known), -1), values.reshape(len(known), -1)
+    return (w * values).sum(dim=1) / w.sum(dim=1)
 
 
 def refuse_other_kind(task: Task, target: Tensor, kind: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
@@ -11,7 +12,10 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.structures import UNLABELLED, Outputs
-from lightning_distill.tasks.base import Task, refuse_other_kind, weighted_mean
+from lightning_distill.tasks.base import Task, known_means, refuse_other_kind, weighted_mean
+
+_NEVER: Final = -100.0
+"""Log frequency of a class that no sample has: finite, and too low for the others to feel it."""
 
 
 def labelled_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -82,6 +86,18 @@ class Classification(Task):
     def predict(self, logits: Tensor) -> dict[str, Tensor]:
         """Most likely class, int64 "batch", and softmax probabilities."""
         return {"prediction": logits.argmax(dim=1), "probabilities": logits.softmax(dim=1)}
+
+    def scores(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Log-likelihood of the label in nats; 1 where its class is the most likely one, else 0."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        entropy = F.cross_entropy(wide, target, ignore_index=UNLABELLED, reduction="none")
+        known, right = target != UNLABELLED, (logits.argmax(dim=1) == target).to(wide.dtype)
+        return {"log_likelihood": known_means(-entropy, known), "accuracy": known_means(right, known)}
+
+    def constant_logits(self, target: Tensor, num_outputs: int) -> Tensor:
+        """Log frequency of each class among labelled samples; -100 for a class that none of them has."""
+        counts = target[target != UNLABELLED].bincount(minlength=num_outputs).double()
+        return (counts / counts.sum().clamp(min=1)).log().clamp(min=_NEVER)
 
 
 def _check_outputs(num_outputs: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,16 @@ from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_distill.structures import UNKNOWN, Outputs
-from lightning_distill.tasks.base import Task, refuse_other_kind, refuse_other_width, weighted_mean
+from lightning_distill.tasks.base import (
+    Task,
+    known_means,
+    refuse_other_kind,
+    refuse_other_width,
+    weighted_mean,
+)
+
+_SURE: Final = 100.0
+"""Log odds of a label that every sample has, where it is known: finite, with a loss of 0."""
 
 
 def known_binary_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -120,6 +129,22 @@ class Multilabel(Task):
     def predict(self, logits: Tensor) -> dict[str, Tensor]:
         """Which classes are named, bool "batch classes", and their probabilities."""
         return {"prediction": _named(logits), "probabilities": _probabilities(logits)}
+
+    def scores(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Log-likelihood in nats an entry, and the share of right entries, over a sample's known entries."""
+        wide, known = logits.to(torch.promote_types(logits.dtype, torch.float32)), target != UNKNOWN
+        truth = target.clamp(min=0).to(wide.dtype)
+        entropy = F.binary_cross_entropy_with_logits(wide, truth, reduction="none")
+        right = (_named(logits) == (target == 1)).to(wide.dtype)
+        return {"log_likelihood": known_means(-entropy, known), "accuracy": known_means(right, known)}
+
+    def constant_logits(self, target: Tensor, num_outputs: int) -> Tensor:
+        """Log odds of each label over its known entries.
+
+        A label that all samples have gets 100, one that none has gets -100, one that is nowhere known gets 0.
+        """
+        has, lacks = ((target == value).sum(dim=0).double() for value in (1, 0))
+        return (has.log() - lacks.log()).nan_to_num(0.0).clamp(-_SURE, _SURE)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

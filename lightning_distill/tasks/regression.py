@@ -10,7 +10,13 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
 from lightning_distill.structures import Outputs
-from lightning_distill.tasks.base import Task, refuse_other_kind, refuse_other_width, weighted_mean
+from lightning_distill.tasks.base import (
+    Task,
+    known_means,
+    refuse_other_kind,
+    refuse_other_width,
+    weighted_mean,
+)
 
 
 def known_squared_error(outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -24,11 +30,15 @@ def known_squared_error(outputs: Tensor, target: Tensor, weight: Tensor | None =
     >>> known_squared_error(torch.zeros(1, 2), torch.tensor([[3.0, torch.nan]])).item()
     9.0
     """
+    return weighted_mean(*_squares(outputs, target), weight)
+
+
+def _squares(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(y - t)^2, 0 where not known, and which entries are known."""
     known = target.isfinite()
     # Not-known entries are filled before, since 0 * NaN would be NaN in the gradient.
     difference = (outputs - target.masked_fill(~known, 0.0)).masked_fill(~known, 0.0)
-    wide = difference.to(torch.promote_types(difference.dtype, torch.float32))
-    return weighted_mean(wide.square(), known, weight)
+    return difference.to(torch.promote_types(difference.dtype, torch.float32)).square(), known
 
 
 class _MeanAbsoluteError(MeanAbsoluteError):
@@ -134,6 +144,17 @@ class Regression(Task):
     def predict(self, logits: Tensor) -> dict[str, Tensor]:
         """The outputs, float "batch outputs"."""
         return {"prediction": logits}
+
+    def scores(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Minus the mean squared error of a sample over its known entries."""
+        squares, known = _squares(logits, target)
+        return {"minus_squared_error": known_means(-squares, known)}
+
+    def constant_logits(self, target: Tensor, num_outputs: int) -> Tensor:
+        """Mean of each output over its known entries; 0 where none is known."""
+        known = target.isfinite()
+        total = target.double().masked_fill(~known, 0.0).sum(dim=0)
+        return total / known.sum(dim=0).clamp(min=1)
 
 
 def _known(preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

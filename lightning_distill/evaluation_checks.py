@@ -1,0 +1,60 @@
+"""What must hold before a model is evaluated on some of its modalities."""
+
+from __future__ import annotations
+
+from lightning_distill import checks
+from lightning_distill.data import MultimodalDataModule
+from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.model import MultimodalModel
+from lightning_distill.tasks import Task
+
+_SPLITS = ("val", "test")
+
+
+def can_be_evaluated(
+    model: MultimodalModel, data: MultimodalDataModule, task: Task, split: str, where: str
+) -> None:
+    """Model, data, task and split fit each other.
+
+    Args:
+        model: Reads what the data's `processors` make.
+        data: Has at least the model's modalities.
+        task: Of the data's kind of target.
+        split: "val" or "test".
+        where: Who asks, for messages.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    if split not in _SPLITS:
+        raise ConfigError(
+            where=f"{where}, split",
+            found=repr(split),
+            expected="val or test" + nearest(split, _SPLITS),
+            fix="evaluate on one of these",
+        )
+    missing = [m for m in model.modalities if m not in data.processors]
+    if missing:
+        raise ConfigError(
+            where=where,
+            found=f"data of {list(data.processors)}",
+            expected=f"data of {list(model.modalities)}, which the model reads",
+            fix=f"give the DataModule a processor for {missing[0]!r}{nearest(missing[0], data.processors)}",
+        )
+    _classes_fit(model, data, where)
+    checks.target_fits(task, data, model.num_classes)
+    checks.preprocessing_fits(model, None, data)
+
+
+def _classes_fit(model: MultimodalModel, data: MultimodalDataModule, where: str) -> None:
+    names = model.classes
+    if len(data.classes) == model.num_classes and names in (None, tuple(data.classes)):
+        return
+    raise ConfigError(
+        where=f"{where}, classes",
+        found=f"data with {', '.join(data.classes)}",
+        expected=f"{', '.join(names)}, as the model was trained on"
+        if names
+        else f"{model.num_classes} of them, as the model has",
+        fix="give the data source `classes` in the model's order",
+    )

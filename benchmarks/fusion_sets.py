@@ -53,7 +53,7 @@ class Samples:
 
 
 def xor(size: int, draw: Generator) -> Samples:
-    """y = 1[a b > 0] with a = w_1 . z_1 and b = w_2 . z_2; modality i sees z_i.
+    """Y = 1[a b > 0] with a = w_1 . z_1 and b = w_2 . z_2; modality i sees z_i.
 
     One modality alone is right in half of the cases: given z_1, and so a, the sign of b is a fair coin.
 
@@ -69,7 +69,7 @@ def xor(size: int, draw: Generator) -> Samples:
 
 
 def redundancy(size: int, draw: Generator) -> Samples:
-    """y = 1[w . z > 0], flipped with probability FLIPPED; both see z, each turned by a rotation of its own.
+    """Y = 1[w . z > 0], flipped with probability FLIPPED; both see z, each turned by a rotation of its own.
 
     Since each sees all of z, either alone can be as good as both.
     """
@@ -79,7 +79,7 @@ def redundancy(size: int, draw: Generator) -> Samples:
 
 
 def uniqueness(size: int, draw: Generator) -> Samples:
-    """y = 1[w . z > 0], flipped with probability FLIPPED; the first sees z, the second noise only."""
+    """Y = 1[w . z > 0], flipped with probability FLIPPED; the first sees z, the second noise only."""
     a, first = _signal_and_input(size, draw)
     second = torch.randn(size, WIDTH, generator=draw)
     return _flipped(dict(zip(MODALITIES, (first, second), strict=True)), (a > 0).long(), draw)
@@ -89,7 +89,7 @@ SETS = (xor, redundancy, uniqueness)
 
 
 def _signal_and_input(size: int, draw: Generator) -> tuple[Tensor, Tensor]:
-    """w . z and [z; noise]."""
+    """W . z and [z; noise]."""
     w, z = torch.randn(SIGNAL, generator=draw), torch.randn(size, SIGNAL, generator=draw)
     return z @ w, torch.cat([z, _noise(size, draw)], dim=1)
 

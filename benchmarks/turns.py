@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 from rich.console import Console
@@ -39,6 +39,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, least and largest."""
     found = {"median": median(values), "min": min(values), "max": max(values)}
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and its standard error; of a single value there is none."""
+    return mean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def report(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -96,7 +95,9 @@ class TransformerLayer(nn.Module):
         """For each projection "batch tokens heads dim"."""
         return self.project(self.norm(x)).unflatten(2, (self.projections, self.num_heads, -1)).unbind(dim=2)
 
-    def _through(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    def _through(
+        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None
+    ) -> Tensor:
         """All that follows the projections."""
         dropout = self.dropout if self.training else 0.0
         query, key, value = (t.transpose(1, 2) for t in (query, key, value))

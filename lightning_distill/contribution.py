@@ -30,7 +30,7 @@ class Contribution:
         without_looking: v(empty), mean score of the best constant answer.
         everything: v(all), mean score of the model's answer. The difference is the sum of `means`.
         means: modality -> mean of phi over the samples.
-        errors: modality -> standard error of that mean; NaN for a single sample.
+        errors: modality -> standard error of that mean, for a given v(empty); NaN for a single sample.
     """
 
     without_looking: float
@@ -89,9 +89,8 @@ def contributions(
         ConfigError: If model, data and task do not fit, there is no such split or no sample with a label in
             it, the model has more than 8 modalities, or the trainer has several processes.
 
-    Source: Shapley (1953) with modalities as players, as SHAPE (Hu et al., 2205.00302) does for accuracy.
-        It puts zeros in the place of an absent modality and takes 0 for v(empty); here the model is told
-        what is absent, and v(empty) is what a guess is worth.
+    Source: Shapley (1953) with modalities as players, which SHAPE (Hu et al., 2205.00302) proposes. Here the
+        model is told what is absent, v(empty) is what a guess is worth, and each sample is a game of its own.
     """
     can_be_evaluated(model, data, task, split, "contributions")
     if trainer is None:
@@ -147,7 +146,7 @@ class _Pass(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         modalities = self.model.modalities
-        present = sum(batch["present"][m].long() << i for i, m in enumerate(modalities))
+        present = torch.stack([batch["present"][m].long() << i for i, m in enumerate(modalities)]).sum(dim=0)
         rows = (labelled_rows(batch["target"]) & (present > 0)).nonzero()[:, 0]
         if not len(rows):
             return

@@ -11,9 +11,7 @@ from torch import Tensor
 from lightning_distill.errors import ConfigError
 
 
-def shapley_values(
-    values: Mapping[frozenset[str], Tensor], modalities: Sequence[str]
-) -> dict[str, Tensor]:
+def shapley_values(values: Mapping[frozenset[str], Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
     r"""What each of M modalities adds, exactly, from the value of every subset.
 
         phi_m = sum over S without m of |S|! (M - |S| - 1)! / M! * (v(S + m) - v(S))

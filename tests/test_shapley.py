@@ -112,7 +112,9 @@ def test_one_number_a_subset() -> None:
 
 def test_what_is_missing_is_named() -> None:
     game = {s: torch.zeros(()) for s in subsets_of(NAMES[:2]) if s not in (frozenset(), frozenset(("text",)))}
-    with pytest.raises(ConfigError, match=r"no value for the empty subset, text; expected one for each of the 4"):
+    with pytest.raises(
+        ConfigError, match=r"no value for the empty subset, text; expected one for each of the 4"
+    ):
         shapley_values(game, NAMES[:2])
     with pytest.raises(ConfigError, match="image, image \\+ text"):
         shapley_values({frozenset(): torch.zeros(()), frozenset(("text",)): torch.zeros(())}, NAMES[:2])

@@ -135,17 +135,9 @@ def _unpool(backbone: Any, width: int, channels: int, name: str) -> bool:
     try:
         backbone.reset_classifier(0, "")
         shape = _shape_given(backbone, channels)
-    except (
-        AssertionError,
-        AttributeError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise _no_tokens(
-            name, f"timm cannot take its pooling out ({type(error).__name__}: {error})"
-        ) from error
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        why = f"timm cannot take its pooling out ({type(error).__name__}: {error})"
+        raise _no_tokens(name, why) from error
     if len(shape) not in (3, 4) or (shape[1] == width) == (shape[-1] == width):
         raise _no_tokens(name, f"without pooling it makes {shape or 'no tensor'} of two images")
     first = shape[1] == width

@@ -3,8 +3,10 @@
 from lightning_distill.fusion.attention import AttentionFusion
 from lightning_distill.fusion.base import FusionHead, power_normalize, signed_sqrt
 from lightning_distill.fusion.block import BLOCKFusion
+from lightning_distill.fusion.bottleneck import BottleneckFusion
 from lightning_distill.fusion.concat import ConcatFusion
 from lightning_distill.fusion.concat_mlp import ConcatMLPFusion
+from lightning_distill.fusion.cross_attention import CrossAttentionFusion
 from lightning_distill.fusion.deep_sets import DeepSetsFusion
 from lightning_distill.fusion.experts import MixtureOfExpertsFusion
 from lightning_distill.fusion.film import FiLMFusion
@@ -19,13 +21,16 @@ from lightning_distill.fusion.mutan import MUTANFusion
 from lightning_distill.fusion.placeholders import LearnedPlaceholders
 from lightning_distill.fusion.sum import SumFusion
 from lightning_distill.fusion.tensor import TensorFusion
+from lightning_distill.fusion.token_attention import TokenAttentionFusion
 from lightning_distill.fusion.weighted import WeightedFusion
 
 __all__ = [
     "AttentionFusion",
     "BLOCKFusion",
+    "BottleneckFusion",
     "ConcatFusion",
     "ConcatMLPFusion",
+    "CrossAttentionFusion",
     "DeepSetsFusion",
     "FiLMFusion",
     "FusionHead",
@@ -41,6 +46,7 @@ __all__ = [
     "MixtureOfExpertsFusion",
     "SumFusion",
     "TensorFusion",
+    "TokenAttentionFusion",
     "WeightedFusion",
     "compact_bilinear",
     "count_sketch",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lightning_distill.absence import filled
+from lightning_distill.absence import all_there, filled
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.structures import Feature, Tokens
 
@@ -74,14 +74,13 @@ class FusionHead(nn.Module, ABC):
             RuntimeError: If a sample has no modality at all.
         """
         self._check(features, present)
-        clean, there = {}, []
-        for modality in self.modalities:
-            feature, mask = _clean(features[modality], present[modality])
-            clean[modality] = feature
-            there.append(mask)
-        mask = torch.stack(there, dim=1)
+        counted = {m: _counted(features[m], present[m]) for m in self.modalities}
+        mask = torch.stack([_there(counted[m], present[m]) for m in self.modalities], dim=1)
+        if all_there(mask) and not self.reads_tokens:
+            return self.fuse(counted, mask)
         # An assertion on the device: it costs a GPU no synchronisation.
         torch._assert_async(mask.any(dim=1).all(), "a sample in the batch has no modality at all")
+        clean = {m: _zeroed(x, present[m]) for m, x in counted.items()}
         return self.fuse(clean, mask)
 
     @abstractmethod
@@ -118,12 +117,23 @@ class FusionHead(nn.Module, ABC):
                 )
 
 
-def _clean(feature: Feature, present: Tensor) -> tuple[Feature, Tensor]:
-    """The feature, zero where it is not there, and where it is: bool "batch"."""
-    if isinstance(feature, Tokens):
-        mask = feature.mask & present[:, None]
-        return Tokens(feature.values.masked_fill(~mask[:, :, None], 0.0), mask), mask.any(dim=1)
-    return filled(feature, present), present
+def _counted(feature: Feature, present: Tensor) -> Feature:
+    """With no token where the modality is absent."""
+    return Tokens(feature.values, feature.mask & present[:, None]) if isinstance(feature, Tokens) else feature
+
+
+def _there(feature: Feature, present: Tensor) -> Tensor:
+    """Where there is anything to fuse: bool "batch"."""
+    return feature.mask.any(dim=1) if isinstance(feature, Tokens) else present
+
+
+def _zeroed(feature: Feature, present: Tensor) -> Feature:
+    """Zero where it is not there."""
+    if not isinstance(feature, Tokens):
+        return filled(feature, present)
+    if all_there(feature.mask):
+        return feature
+    return Tokens(feature.values.masked_fill(~feature.mask[:, :, None], 0.0), feature.mask)
 
 
 def signed_sqrt(z: Tensor) -> Tensor:

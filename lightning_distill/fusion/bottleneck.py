@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_distill.absence import all_there
 from lightning_distill.attention import SelfAttentionLayer, attendable, check_layers
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
@@ -84,9 +85,51 @@ class BottleneckFusion(FusionHead):
             m: torch.cat([token.expand(len(mask), 1, -1), self.project[m](features[m].values)], dim=1)
             for m, token in zip(self.modalities, self.class_tokens, strict=True)
         }
-        shares = mask / mask.sum(dim=1, keepdim=True)
-        tokens, shared = self._unimodal(tokens, features), None
-        if self.bottlenecks is not None:
-            shared = self.bottlenecks.expand(len(mask), -1, -1)
-            tokens = self._fused(tokens, features, shared, shares)
-        return _mean(self.norm(torch.stack([tokens[m][:, 0] for m in self.modalities], dim=1)), shares)
+        alone, joined = self._allowed(features, 0), self._allowed(features, self.num_bottlenecks)
+        shared = None if self.bottlenecks is None else self.bottlenecks.expand(len(mask), -1, -1)
+        for depth, layers in enumerate(self.layers):
+            # Behind the last layer nothing but the class tokens is read.
+            first = 1 if depth == len(self.layers) - 1 else None
+            if shared is None or depth < self.fusion_layer:
+                tokens = {m: layers[m](x, alone[m], first) for m, x in tokens.items()}
+                continue
+            both = {m: torch.cat([x, shared], dim=1) for m, x in tokens.items()}
+            tokens = {m: layers[m](x, joined[m], first) for m, x in both.items()}
+            if first is None:
+                n = self.num_bottlenecks
+                shared = _mean([x[:, -n:] for x in tokens.values()], mask)
+                tokens = {m: x[:, :-n] for m, x in tokens.items()}
+        return _mean([self.norm(x[:, 0]) for x in tokens.values()], mask)
+
+    def _allowed(self, features: Mapping[str, Tokens], bottlenecks: int) -> dict[str, Tensor | None]:
+        """What each modality attends to; its class token and the bottlenecks are always there."""
+        return {m: attendable(F.pad(x.mask, (1, bottlenecks), value=True)) for m, x in features.items()}
+
+
+def _mean(each: list[Tensor], mask: Tensor) -> Tensor:
+    """Mean over the modalities that are there, of one "batch ..." for each of them."""
+    stacked = torch.stack(each, dim=1)
+    if all_there(mask):
+        return stacked.mean(dim=1)
+    weights = mask.view(*mask.shape, *[1] * (stacked.ndim - 2)).to(stacked.dtype)
+    return (stacked * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _check_bottlenecks(num_bottlenecks: int, num_layers: int, fusion_layer: int) -> None:
+    if num_bottlenecks < 0:
+        raise ConfigError(
+            where="BottleneckFusion.num_bottlenecks",
+            found=num_bottlenecks,
+            expected="0 or more tokens",
+            fix="start with 4, or set 0 for no fusion",
+        )
+    # With a single such layer every modality would read the learned b, and nothing of any other.
+    most = num_layers - 2 if num_bottlenecks else num_layers
+    if not 0 <= fusion_layer <= most:
+        raise ConfigError(
+            where="BottleneckFusion.fusion_layer",
+            found=f"fusion_layer = {fusion_layer}, num_layers = {num_layers}",
+            expected="two layers or more from fusion_layer on: one writes into the bottlenecks, the next "
+            "reads what other modalities wrote",
+            fix="set fusion_layer to 0 and num_layers to 2 or more, or num_bottlenecks to 0 for no fusion",
+        )

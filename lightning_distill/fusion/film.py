@@ -65,7 +65,8 @@ class FiLMFusion(FusionHead):
         bias = self.modulation_bias[modality]
         if not others:
             return bias
-        return functional.linear(_total(others), self.modulation[modality].weight, bias)
+        weight = self.modulation[modality].weight
+        return functional.linear(_total(others), weight, bias)  # type: ignore[arg-type]
 
 
 def _total(parts: list[Tensor]) -> Tensor:

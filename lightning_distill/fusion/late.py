@@ -17,8 +17,8 @@ class LateFusion(FusionHead):
     x = mean of h_m over the present modalities m, with h_m = V_m gelu(U_m x_m + c_m) + b_m.
 
     Behind it stands a linear task head, y = W x + b, and so y is exactly the mean over the present modalities
-    of y_m = W h_m + b, what the model answers from m alone. The modalities do not interact: what takes two of
-    them to tell cannot be learned. The biases b_m start at 0.
+    of y_m = W h_m + b, what the model answers from m alone (unless a feature clip bounds x in between). The
+    modalities do not interact: what takes two of them to tell cannot be learned. The biases b_m start at 0.
 
     Args:
         feature_dims: modality -> width of its feature.

@@ -22,9 +22,9 @@ class LowRankFusion(FusionHead):
     modality is [1; 0]: its constant row W_m^r[0] stays in the product, so that it scales the others by a
     learned number rather than by 0.
 
-    The factors of one modality are one linear layer, `factors.m`: row o * rank + r of its weight is column o of
-    W_m^r without the first entry, which is its bias. The gradient of a modality's factors is as large as the
-    product of all others: with many modalities, clip.
+    The factors of one modality are one linear layer, `factors.m`: row o * rank + r of its weight is column o
+    of W_m^r without the first entry, which is its bias. The gradient of a modality's factors is as large as
+    the product of all others: with many modalities, clip.
 
     Args:
         feature_dims: modality -> width of its feature.

@@ -24,7 +24,7 @@ class TensorFusion(FusionHead):
     - x = W z + b
 
     z is flattened with the last modality running fastest: of three with d = factor_dim + 1 entries each,
-    [1; h_1][i] [1; h_2][j] [1; h_3][k] is entry (i d + j) d + k. So entry 0 is 1, and those next to it are h_M.
+    [1; h_1][i] [1; h_2][j] [1; h_3][k] is entry (i d + j) d + k. So entry 0 is 1, those next to it are h_M.
     An absent modality is [1; 0]: the products of the others stay, all that it would be in are 0. The last
     layer has output_dim * (factor_dim + 1)^M weights.
 

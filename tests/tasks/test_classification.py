@@ -97,6 +97,27 @@ def test_agreement_and_prediction_are_about_the_most_likely_class() -> None:
     assert np.allclose(said["probabilities"], probabilities(ours))
 
 
+def test_scores_against_numpy() -> None:
+    logits, target = draw(31, 4)
+    target[2::5] = UNLABELLED
+    kept = target != UNLABELLED
+    found = Classification().scores(torch.from_numpy(logits), torch.from_numpy(target))
+    assert list(found) == ["log_likelihood", "accuracy"]
+    likelihood = np.log(probabilities(logits)[np.arange(31), target.clip(0)])
+    right = logits.argmax(axis=1) == target
+    np.testing.assert_allclose(found["log_likelihood"], np.where(kept, likelihood, np.nan), rtol=1e-12)
+    np.testing.assert_array_equal(found["accuracy"], np.where(kept, right, np.nan))
+
+
+def test_constant_logits_are_log_frequencies() -> None:
+    """Of five classes the last two are never seen: they must cost the others nothing."""
+    target = torch.tensor([0, 1, 1, UNLABELLED, 2, 1, UNLABELLED])
+    found = Classification().constant_logits(target, 5)
+    assert found.tolist() == pytest.approx([np.log(0.2), np.log(0.6), np.log(0.2), -100, -100])
+    entropy = -(0.4 * np.log(0.2) + 0.6 * np.log(0.6))
+    assert Classification().loss(found.expand(7, -1), target).item() == pytest.approx(entropy, rel=1e-12)
+
+
 @pytest.mark.parametrize("ask", ["check", "metrics", "agreement"])
 def test_one_class_is_no_task(ask: str) -> None:
     task = Classification()

@@ -155,6 +155,81 @@ def test_agreement_is_best_with_oneself(cls: Any) -> None:
 
 
 @TASKS
+def test_the_first_score_is_minus_the_loss_of_each_sample_alone(cls: Any) -> None:
+    task = build(cls)
+    logits, target = torch.randn(5, 3, dtype=torch.float64), target_for(task)
+    target[2] = unknown(target)[2]
+    if target.ndim == 2:
+        target[3, 1] = unknown(target)[3, 1]
+    alone = torch.stack([-task.loss(logits[i : i + 1], target[i : i + 1]) for i in range(5)])
+    alone[2] = torch.nan
+    first = next(iter(task.scores(logits, target).values()))
+    torch.testing.assert_close(first, alone, equal_nan=True)
+
+
+@TASKS
+def test_the_first_score_has_the_mean_of_minus_the_loss(cls: Any) -> None:
+    """Where samples have as many known entries as each other."""
+    task = build(cls)
+    logits, target = torch.randn(7, 3), target_for(task, 7)
+    target[[1, 4]] = unknown(target)[[1, 4]]
+    first = next(iter(task.scores(logits, target).values()))
+    torch.testing.assert_close(first.nanmean(), -task.loss(logits, target))
+
+
+@TASKS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_scores_are_one_number_a_sample_and_nan_where_nothing_is_known(cls: Any, dtype: torch.dtype) -> None:
+    task = build(cls)
+    logits, target = torch.randn(6, 3).to(dtype), target_for(task, 6)
+    target[4] = unknown(target)[4]
+    for name, score in task.scores(logits, target).items():
+        assert score.shape == (6,)
+        assert score.dtype == torch.promote_types(dtype, torch.float32)
+        assert score.isnan().tolist() == [False] * 4 + [True, False]
+        assert name != "accuracy" or bool((score[:4] >= 0).all() and (score[:4] <= 1).all())
+
+
+@TASKS
+def test_scores_are_larger_the_nearer_the_answer(cls: Any) -> None:
+    task = build(cls)
+    target = target_for(task)
+    best = torch.nn.functional.one_hot(target, 3) if target.ndim == 1 else target
+    right = best.float() if target.is_floating_point() else 8.0 * best - 4
+    good, bad = task.scores(right, target), task.scores(1 - right, target)
+    for name in good:
+        assert bool((good[name] > bad[name]).all()), name
+
+
+@TASKS
+@pytest.mark.parametrize("seed", range(4))
+def test_no_constant_answer_has_a_lower_loss(cls: Any, seed: int) -> None:
+    """The loss is convex, so it is enough to look around."""
+    torch.manual_seed(seed)
+    task = build(cls)
+    target = target_for(task, 17)
+    target[3] = unknown(target)[3]
+    if target.ndim == 2:
+        target[5:9, 1] = unknown(target)[5:9, 1]
+    best = task.constant_logits(target, 3)
+    assert best.shape == (3,)
+    assert best.dtype == torch.float64
+    least = task.loss(best.expand(17, -1), target)
+    for _ in range(20):
+        other = best + 0.1 * torch.randn(3, dtype=torch.float64)
+        assert task.loss(other.expand(17, -1), target) >= least
+
+
+@TASKS
+def test_L3_constant_answer_to_targets_that_are_not_known(cls: Any) -> None:
+    task = build(cls)
+    for target in (unknown(target_for(task)), target_for(task)[:0]):
+        answer = task.constant_logits(target, 3)
+        assert answer.isfinite().all()
+        assert (answer == answer[0]).all()
+
+
+@TASKS
 def test_prediction_and_probabilities(cls: Any) -> None:
     said = build(cls).predict(torch.randn(6, 3))
     assert {"prediction"} <= set(said) <= {"prediction", "probabilities"}

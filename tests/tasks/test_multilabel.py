@@ -125,3 +125,25 @@ def test_agreement_and_prediction_are_about_a_threshold_of_a_half() -> None:
     said = Multilabel().predict(torch.from_numpy(ours))
     assert np.array_equal(said["prediction"].numpy(), sigmoid(ours) > 0.5)
     assert np.allclose(said["probabilities"], sigmoid(ours), rtol=1e-5)
+
+
+def test_scores_against_numpy() -> None:
+    logits, target = draw(29)
+    target[4] = UNKNOWN
+    found = Multilabel().scores(torch.from_numpy(logits), torch.from_numpy(target))
+    assert list(found) == ["log_likelihood", "accuracy"]
+    p, known = sigmoid(logits), np.ma.masked_array
+    likelihood = known(np.where(target == 1, np.log(p), np.log(1 - p)), target == UNKNOWN).mean(axis=1)
+    right = known((p > 0.5) == (target == 1), target == UNKNOWN).mean(axis=1)
+    np.testing.assert_allclose(found["log_likelihood"], likelihood.filled(np.nan), rtol=1e-9)
+    np.testing.assert_allclose(found["accuracy"], right.filled(np.nan))
+
+
+def test_constant_logits_are_log_odds() -> None:
+    """Of known entries; labels that all have, that none has, that are nowhere known."""
+    columns = [[1, 0, 0, UNKNOWN, 0], [1, 1, UNKNOWN, 1, 1], [0] * 5, [UNKNOWN] * 5]
+    target = torch.tensor(columns, dtype=torch.int8).T
+    found = Multilabel().constant_logits(target, 4)
+    assert found.tolist() == pytest.approx([np.log(1 / 3), 100, -100, 0])
+    entropy = -(np.log(0.25) + 3 * np.log(0.75)) / 13
+    assert Multilabel().loss(found.expand(5, -1), target).item() == pytest.approx(entropy, rel=1e-12)

@@ -121,6 +121,25 @@ def test_agreement_and_prediction_are_about_the_numbers() -> None:
     assert np.array_equal(said["prediction"].numpy(), ours)
 
 
+def test_scores_against_numpy() -> None:
+    y, target = draw(30)
+    target[7] = np.nan
+    found = Regression().scores(torch.from_numpy(y), torch.from_numpy(target))
+    assert list(found) == ["minus_squared_error"]
+    squares = np.ma.masked_invalid((y - target.astype(np.float64)) ** 2)
+    np.testing.assert_allclose(found["minus_squared_error"], -squares.mean(axis=1).filled(np.nan), rtol=1e-9)
+
+
+def test_constant_logits_are_means() -> None:
+    """Of known entries, also of numbers far from 0, and 0 where none is known."""
+    _, target = draw(200)
+    target[:, 1] += 1e6
+    target[:, 2] = np.nan
+    found = Regression().constant_logits(torch.from_numpy(target), 3)
+    expected = np.nanmean(target[:, :2].astype(np.float64), axis=0)
+    assert found.tolist() == pytest.approx([*expected, 0], rel=1e-12)
+
+
 def test_targets_need_a_second_dimension() -> None:
     with pytest.raises(ConfigError, match="second dimension"):
         Regression().check(torch.zeros(4), 1)

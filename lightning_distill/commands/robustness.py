@@ -1,0 +1,133 @@
+"""`lightning-distill robustness`: runs' students as one modality at a time gets worse."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lightning_distill.commands.opening import data_and_task, packages, run_config
+from lightning_distill.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_distill.data import MultimodalDataModule
+    from lightning_distill.model import MultimodalModel
+    from lightning_distill.tasks import Task
+
+
+class Opened(NamedTuple):
+    """A run's student, data and task."""
+
+    name: str
+    student: MultimodalModel
+    data: MultimodalDataModule
+    task: Task
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table, and write curves and picture.
+
+    Args:
+        argv: Words after `robustness`.
+
+    Returns:
+        Exit code.
+    """
+    options = _parser().parse_args(list(argv))
+    paths: list[Path] = options.run
+    out: Path = options.out or paths[0]
+    _check(paths, out)
+
+    from rich.console import Console
+
+    from lightning_distill.quiet import silence_tips
+    from lightning_distill.reporting import robustness_table, save_robustness, save_robustness_picture
+    from lightning_distill.robustness import robustness_curves
+    from lightning_distill.robustness.settings import check_levels
+
+    check_levels(options.levels, "command line, --levels")
+    silence_tips()
+    opened = [_open(path) for path in paths]
+    _comparable(opened)
+    split, seed, metric = options.split, options.seed, opened[0].task.monitor[0]
+    runs = {
+        run.name: robustness_curves(run.student, run.data, run.task, split, levels=options.levels, seed=seed)
+        for run in opened
+    }
+    title = f"{paths[0]}, split {split}" if len(paths) == 1 else f"{len(paths)} runs, split {split}"
+    written = [
+        save_robustness(runs, metric, split, seed, out / "robustness.json"),
+        save_robustness_picture(runs, metric, title, out / "robustness.png"),
+    ]
+    console = Console()
+    console.print(robustness_table(runs, metric, title))
+    console.print(f"\nWrote {written[0]} and {written[1]}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _open(run: Path) -> Opened:
+    from lightning_distill.export import load_student
+
+    config = run_config(run)
+    # What this config names is run in any case, to make the data: its packages are trusted already.
+    student = load_student(run / "student", packages=sorted(packages(config["model"])))
+    return Opened(str(run), student, *data_and_task(config, run / "config.yaml"))
+
+
+def _check(paths: list[Path], out: Path) -> None:
+    twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
+    if twice is not None:
+        raise ConfigError(
+            where="robustness --run", found=f"{twice} twice", expected="different runs", fix="name it once"
+        )
+    if out.exists() and not out.is_dir():
+        raise ConfigError(
+            where="robustness --out", found=f"{out} is a file", expected="a folder", fix="name a folder"
+        )
+
+
+def _comparable(opened: Sequence[Opened]) -> None:
+    """One table needs one metric of the same classes."""
+    first = opened[0]
+    for other in opened[1:]:
+        if tuple(other.data.classes) != tuple(first.data.classes) or type(other.task) is not type(first.task):
+            raise ConfigError(
+                where=f"robustness --run {other.name}",
+                found=_classes(other),
+                expected=f"{_classes(first)}, as in {first.name}",
+                fix="compare runs of the same task and classes, and call this command for each of the others",
+            )
+
+
+def _classes(run: Opened) -> str:
+    names = run.data.classes
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{type(run.task).__name__} of {', '.join(names[:20])}{more}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-distill robustness",
+        description="Metrics as one modality at a time gets noisy, absent or contradictory: a table, "
+        "robustness.json and robustness.png.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        help="folder of a run that `fit` has finished; give it again to compare others with the first",
+    )
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
+    parser.add_argument(
+        "--levels",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.25, 0.5, 0.75, 1.0],
+        help="how much worse, rising from 0 to at most 1; default: 0 0.25 0.5 0.75 1",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws; default: 0")
+    parser.add_argument("--out", type=Path, help="folder to write to; default: that of the first run")
+    return parser

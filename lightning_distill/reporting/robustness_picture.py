@@ -1,0 +1,108 @@
+"""Robustness curves as a grid of panels: a row a corruption, a column a modality, a line a run."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.reporting.robustness import heading, is_share, kinds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lightning_distill.reporting.robustness import Runs
+
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's; runs also differ in their markers."""
+MARKERS: Final = "osD^vPX"
+PANEL: Final = (3.2, 2.5)
+"""Inches."""
+LETTER: Final = 0.085
+"""Inches that a letter of the legend takes, at most."""
+
+
+def draw_robustness(runs: Runs, metric: str, title: str) -> Figure:
+    """All panels share both axes.
+
+    Args:
+        runs: As measured, one or more.
+        metric: The one to draw.
+        title: What was measured on what.
+
+    Returns:
+        A figure outside pyplot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ways = list(dict.fromkeys(way for way, _ in kinds(runs)))
+    modalities = list(dict.fromkeys(modality for _, modality in kinds(runs)))
+    width = max(6.0, PANEL[0] * len(modalities) + 0.5)
+    height = PANEL[1] * len(ways) + 1.1
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(textwrap.fill(title, int(width * 9)), fontsize=12, fontweight="bold")
+    grid = figure.subplots(len(ways), len(modalities), sharex=True, sharey=True, squeeze=False)
+    for way, row in zip(ways, grid, strict=True):
+        for modality, axes in zip(modalities, row, strict=True):
+            _panel(axes, runs, metric, way, modality)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(heading(metric))
+    for axes in grid[-1]:
+        axes.set_xlabel("level (0: as it is)")
+    if len(runs) > 1:
+        _legend(figure, list(runs), width)
+    return figure
+
+
+def save_robustness_picture(runs: Runs, metric: str, title: str, path: Path | str) -> Path:
+    """Draw and write a PNG, whole or not at all.
+
+    Args:
+        runs: As measured, one or more.
+        metric: The one to draw.
+        title: What was measured on what.
+        path: Ends in `.png`; its folder is made where needed.
+
+    Returns:
+        The path.
+    """
+    buffer = io.BytesIO()
+    draw_robustness(runs, metric, title).savefig(buffer, format="png")
+    return write_atomically(path, buffer.getvalue())
+
+
+def _panel(axes: Axes, runs: Runs, metric: str, way: str, modality: str) -> None:
+    axes.set_title(f"{way} of {modality}", loc="left", fontsize=10)
+    axes.grid(color="#e8e8e8")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+    scale = 100 if is_share(metric) else 1
+    for i, curves in enumerate(runs.values()):
+        for curve in curves:
+            if (curve.corruption, curve.modality) == (way, modality) and metric in curve.metrics:
+                values = [scale * value for value in curve.metrics[metric]]
+                axes.plot(curve.levels, values, **_style(i))  # type: ignore[arg-type]
+
+
+def _style(i: int) -> dict[str, object]:
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "markeredgecolor": "white",
+        "markersize": 7,
+    }
+
+
+def _legend(figure: Figure, names: list[str], width: float) -> None:
+    """Below the panels, in as many columns as the longest name leaves room for."""
+    from matplotlib.lines import Line2D
+
+    longest = max(map(len, names))
+    handles = [Line2D([], [], label=name, **_style(i)) for i, name in enumerate(names)]  # type: ignore[arg-type]
+    columns = max(1, min(len(names), int(width / (LETTER * longest + 0.6))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

@@ -14,11 +14,39 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def layers(dims: Sequence[int], out: int, bias: bool = True) -> nn.ModuleList:
     """A linear layer a modality."""
     return nn.ModuleList(nn.Linear(d, out, bias=bias) for d in dims)
+
+
+class Sum(nn.Module):
+    def __init__(self, dims: Sequence[int], out: int = 128) -> None:
+        super().__init__()
+        self.project = layers(dims, out)
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        first, *others = (layer(v) for layer, v in zip(self.project, x, strict=True))
+        return sum(others, first)
+
+
+class Mean(Sum):
+    def forward(self, x: list[Tensor]) -> Tensor:
+        return super().forward(x) / len(x)
+
+
+class Weighted(nn.Module):
+    def __init__(self, dims: Sequence[int], out: int = 128) -> None:
+        super().__init__()
+        self.project = layers(dims, out)
+        self.scores = nn.Parameter(torch.zeros(len(dims)))
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        parts = zip(self.scores.softmax(dim=0), self.project, x, strict=True)
+        first, *others = (a * layer(v) for a, layer, v in parts)
+        return sum(others, first)
 
 
 class Concat(nn.Module):
@@ -27,6 +55,55 @@ class Concat(nn.Module):
 
     def forward(self, x: list[Tensor]) -> Tensor:
         return torch.cat(x, dim=1)
+
+
+class ConcatMLP(nn.Module):
+    def __init__(self, dims: Sequence[int], out: int = 128, hidden: int = 256) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(sum(dims), hidden)
+        self.output = nn.Linear(hidden, out)
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        return self.output(F.gelu(self.hidden(torch.cat(x, dim=1))))
+
+
+class DeepSets(nn.Module):
+    def __init__(self, dims: Sequence[int], out: int = 128, hidden: int = 128) -> None:
+        super().__init__()
+        self.project = layers(dims, hidden)
+        self.phi = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.rho = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out))
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        t = torch.stack([layer(v) for layer, v in zip(self.project, x, strict=True)], dim=1)
+        return self.rho(self.phi(t).sum(dim=1))
+
+
+class Late(nn.Module):
+    def __init__(self, dims: Sequence[int], out: int = 128, hidden: int = 128) -> None:
+        super().__init__()
+        self.hidden = layers(dims, hidden)
+        self.output = layers([hidden] * len(dims), out)
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        parts = zip(self.hidden, self.output, x, strict=True)
+        first, *others = (output(F.gelu(hidden(v))) for hidden, output, v in parts)
+        return sum(others, first) / len(x)
+
+
+class Experts(nn.Module):
+    def __init__(self, dims: Sequence[int], out: int = 128, experts: int = 4, hidden: int = 128) -> None:
+        super().__init__()
+        self.gate = nn.Linear(sum(dims), experts)
+        self.hidden = nn.Linear(sum(dims), experts * hidden)
+        self.output = nn.Linear(experts * hidden, out, bias=False)
+        self.bias = nn.Parameter(torch.zeros(experts, out))
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        v = torch.cat(x, dim=1)
+        a = self.gate(v).softmax(dim=1)
+        h = F.gelu(self.hidden(v)).unflatten(1, (len(self.bias), -1)) * a[:, :, None]
+        return torch.addmm(self.output(h.flatten(1)), a, self.bias)
 
 
 class Gated(nn.Module):
@@ -50,8 +127,9 @@ class FiLM(nn.Module):
 
     def forward(self, x: list[Tensor]) -> Tensor:
         c = [layer(v) for layer, v in zip(self.condition, x, strict=True)]
-        total = 0
+        parts = []
         for i, v in enumerate(x):
-            scale, shift = self.modulation[i](sum(c[:i] + c[i + 1 :])).chunk(2, dim=1)
-            total = total + scale * self.project[i](v) + shift
-        return total
+            first, *others = c[:i] + c[i + 1 :]
+            scale, shift = self.modulation[i](sum(others, first)).chunk(2, dim=1)
+            parts.append(torch.addcmul(shift, scale, self.project[i](v)))
+        return sum(parts[1:], parts[0])

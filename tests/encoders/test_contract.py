@@ -53,7 +53,10 @@ def modality_of(cls: Any) -> str:
 def make(special: dict[Any, dict[str, Any]]) -> Any:
     def made(cls: Any, tokens: bool) -> tuple[Encoder, Inputs]:
         option = {"tokens": True} if tokens else {}
-        return build(cls, **special.get(cls, {}), **option), make_inputs(modality_of(cls), BATCH)
+        inputs = make_inputs(modality_of(cls), BATCH)
+        if cls is TimmImageEncoder:  # large enough for a map of more than one cell
+            inputs = each(inputs, lambda x: x.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3))
+        return build(cls, **special.get(cls, {}), **option), inputs
 
     return made
 
@@ -64,7 +67,7 @@ def each(inputs: Inputs, change: Any) -> Inputs:
 
 
 def values_of(feature: Feature) -> Tensor:
-    """All numbers behind the encoder that anything may read: padding is filled with zeros, as the model does."""
+    """All numbers that anything behind the encoder may read: the model puts zeros in padding."""
     return feature.values * feature.mask[:, :, None] if isinstance(feature, Tokens) else feature
 
 
@@ -178,7 +181,7 @@ def test_the_mask_is_the_texts_own(cls: Any, make: Any) -> None:
 OWN_NAMES = {
     ByteTextCNN: ("embed", "first", "second", "project"),
     ImageCNN: ("layers.0", "layers.1", "layers.4", "layers.5", "layers.8", "layers.9", "layers.13"),
-    LogMelCNN: ("layers.0", "layers.2", "layers.3", "layers.6", "layers.7", "layers.11"),
+    LogMelCNN: ("layers.0", "layers.2", "layers.3", "layers.6", "layers.7", "layers.12"),
 }
 """Layers with parameters as they were before there were tokens: checkpoints hold these names."""
 

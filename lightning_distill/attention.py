@@ -95,13 +95,11 @@ class TransformerLayer(nn.Module):
         """For each projection "batch tokens heads dim"."""
         return self.project(self.norm(x)).unflatten(2, (self.projections, self.num_heads, -1)).unbind(dim=2)
 
-    def _through(
-        self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None
-    ) -> Tensor:
+    def _through(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
         """All that follows the projections."""
         dropout = self.dropout if self.training else 0.0
-        query, key, value = (t.transpose(1, 2) for t in (query, key, value))
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         y = x + F.dropout(self.output(attended.transpose(1, 2).flatten(2)), dropout)
         return y + F.dropout(self.reduce(F.gelu(self.expand(self.hidden_norm(y)))), dropout)
 

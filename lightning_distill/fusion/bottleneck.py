@@ -18,7 +18,7 @@ from lightning_distill.structures import Tokens
 class BottleneckFusion(FusionHead):
     """Multimodal bottleneck transformer (MBT): modalities meet in `num_bottlenecks` tokens b only.
 
-    Each modality m has a transformer of its own over t_m = [c_m; W_m x_m + d_m], where c_m is its class token:
+    Each modality m has a transformer of its own over t_m = [c_m; W_m x_m + d_m], with a class token c_m:
 
     - layers below `fusion_layer`: t_m <- layer_m(t_m)
     - from there on: [t_m; b_m] = layer_m([t_m; b]) with the same b for every m, then b = mean of b_m over
@@ -91,10 +91,10 @@ class BottleneckFusion(FusionHead):
             # Behind the last layer nothing but the class tokens is read.
             first = 1 if depth == len(self.layers) - 1 else None
             if shared is None or depth < self.fusion_layer:
-                tokens = {m: layers[m](x, alone[m], first) for m, x in tokens.items()}
+                tokens = {m: layers[m](x, alone[m], first) for m, x in tokens.items()}  # type: ignore[index]
                 continue
             both = {m: torch.cat([x, shared], dim=1) for m, x in tokens.items()}
-            tokens = {m: layers[m](x, joined[m], first) for m, x in both.items()}
+            tokens = {m: layers[m](x, joined[m], first) for m, x in both.items()}  # type: ignore[index]
             if first is None:
                 n = self.num_bottlenecks
                 shared = _mean([x[:, -n:] for x in tokens.values()], mask)

@@ -98,7 +98,7 @@ class CrossAttentionFusion(FusionHead):
         embedded = {m: x + places[: x.shape[1]] for m, x in embedded.items()}
         allowed = {m: attendable(x.mask) for m, x in features.items()}
         there = dict(zip(self.modalities, mask.unbind(dim=1), strict=True))
-        sources = self._sources(embedded) if self.keys_values else dict.fromkeys(self.modalities, {})
+        sources = self._sources(embedded)
         pooled = [
             self.targets[m](Tokens(z, features[m].mask), sources[m], allowed, there)
             for m, z in embedded.items()
@@ -108,9 +108,9 @@ class CrossAttentionFusion(FusionHead):
     def _sources(self, embedded: Mapping[str, Tensor]) -> dict[str, Sources]:
         """Alpha -> what it looks into."""
         found: dict[str, Sources] = {m: {} for m in embedded}
-        for beta, source in embedded.items():
-            width = source.shape[2]
-            projected = self.keys_values[beta](F.layer_norm(source, (width,)))
+        for beta, project in self.keys_values.items():
+            width = embedded[beta].shape[2]
+            projected = project(F.layer_norm(embedded[beta], (width,)))
             parts = projected.unflatten(2, (-1, self.num_heads, width // self.num_heads)).unbind(dim=2)
             targets = [m for m in embedded if m != beta]
             each = len(parts) // len(targets)

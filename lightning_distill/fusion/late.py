@@ -52,8 +52,8 @@ class LateFusion(FusionHead):
         """Average what each modality says: "batch output_dim"."""
         weights = mask.to(self.bias.dtype) / mask.sum(dim=1, keepdim=True)
         x = weights @ self.bias
-        weights = weights.to(x.dtype)
-        for i, m in enumerate(self.modalities):
+        weights = weights.to(x.dtype)  # under autocast x is of lower precision
+        for m, weight in zip(self.modalities, weights.split(1, dim=1), strict=True):
             hidden = nn.functional.gelu(self.hidden[m](features[m]))
-            x = torch.addcmul(x, weights[:, i : i + 1], self.output[m](hidden))
+            x = torch.addcmul(x, weight, self.output[m](hidden))
         return x

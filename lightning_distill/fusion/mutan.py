@@ -14,7 +14,7 @@ from lightning_distill.fusion.base import FusionHead
 
 
 class MUTANFusion(FusionHead):
-    """Multimodal Tucker fusion (MUTAN): a full multilinear form of small vectors, its core tensor of low rank.
+    """Multimodal Tucker fusion (MUTAN): a multilinear form of small vectors, its core tensor of low rank.
 
     - v_m = tanh(W_m x_m)
     - x = sum_r prod_m (A_m^r v_m), r = 1, ..., rank, the product over the modalities that are present

@@ -55,14 +55,17 @@ class LearnedPlaceholders(FusionHead):
 
 
 def _or_else(feature: Feature, present: Tensor, placeholder: Tensor) -> Feature:
-    """The feature where present, else the placeholder.
-
-    Also where all are present, so that the placeholder gets a gradient, of zero, in every batch.
-    """
+    """The feature where present, else the placeholder."""
+    absent = ~present
     if isinstance(feature, Tokens):
-        first = torch.arange(feature.mask.shape[1], device=present.device) == 0
-        replaced = ~present[:, None] & first
-        placeholder = placeholder.to(feature.values.dtype)
-        values = torch.where(replaced[:, :, None], placeholder, feature.values)
-        return Tokens(values, feature.mask | replaced)
-    return torch.where(present[:, None], feature, placeholder.to(feature.dtype))
+        first = torch.arange(feature.mask.shape[1], device=absent.device) == 0
+        replaced = absent[:, None] & first
+        rows = _with(feature.values.flatten(0, 1), replaced.flatten(), placeholder)
+        return Tokens(rows.view_as(feature.values), feature.mask | replaced)
+    return _with(feature, absent, placeholder)
+
+
+def _with(rows: Tensor, replaced: Tensor, placeholder: Tensor) -> Tensor:
+    """The placeholder in rows that are zero so far; its gradient is zero, not None, where there are none."""
+    # Rows that are kept need no work in the backward pass, as they would with `torch.where`.
+    return torch.addr(rows, replaced.to(rows.dtype), placeholder.to(rows.dtype))

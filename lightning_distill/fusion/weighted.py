@@ -47,7 +47,7 @@ class WeightedFusion(FusionHead):
         """Project, weigh and add up: "batch output_dim"."""
         weights = self.scores.expand_as(mask).masked_fill(~mask, -torch.inf).softmax(dim=1)
         x = weights @ self.bias
-        weights = weights.to(x.dtype)  # under autocast the softmax is in float32
-        for i, m in enumerate(self.modalities):
-            x = torch.addcmul(x, weights[:, i : i + 1], self.project[m](features[m]))
+        weights = weights.to(x.dtype)  # under autocast x is of lower precision
+        for m, weight in zip(self.modalities, weights.split(1, dim=1), strict=True):
+            x = torch.addcmul(x, weight, self.project[m](features[m]))
         return x

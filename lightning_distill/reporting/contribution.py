@@ -24,7 +24,7 @@ _BAR: Final = 20
 def contribution_table(found: Contributions, title: str) -> Table:
     """Without looking, then what each modality adds, then everything; accuracy first, in percent.
 
-    The bars show the first score: to the right of the axis what a modality adds, to the left what it takes.
+    The bars show the first score: to the right what a modality adds, to the left of the axis what it takes.
 
     Args:
         found: As `contributions` returns it.
@@ -144,7 +144,7 @@ def _told(modality: str, name: str, score: Contribution, unit: str) -> str:
 
 
 def _bars(means: dict[str, float]) -> dict[str, str]:
-    """A bar from a common axis for each modality."""
+    """A bar for each modality; a common axis shows where some bar reaches to the left of it."""
     left, right = max(0.0, -min(means.values())), max(0.0, *means.values())
     scale = _BAR / (left + right) if left + right else 0.0
     margin = round(left * scale)

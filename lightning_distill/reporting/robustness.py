@@ -114,7 +114,8 @@ def _cells(curve: Curve, runs: Runs, run: str, metric: str, way: str) -> list[Te
     numbers = [_cell(metric, value) for value in values]
     numbers.append(_cell(metric, area(curve, metric) if measured else None))
     if several:
-        numbers.append(_difference(metric, _against_first(curve, runs).get(metric)))
+        first = run == next(iter(runs))
+        numbers.append("" if first else _difference(metric, _against_first(curve, runs).get(metric)))
     return [Text(cell) for cell in words + numbers]
 
 

@@ -45,7 +45,8 @@ def draw_robustness(runs: Runs, metric: str, title: str) -> Figure:
     height = PANEL[1] * len(ways) + 1.1
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(textwrap.fill(title, int(width * 9)), fontsize=12, fontweight="bold")
+    words = f"{title}: one modality at a time gets worse"
+    figure.suptitle(textwrap.fill(words, int(width * 9)), fontsize=12, fontweight="bold")
     grid = figure.subplots(len(ways), len(modalities), sharex=True, sharey=True, squeeze=False)
     for way, row in zip(ways, grid, strict=True):
         for modality, axes in zip(modalities, row, strict=True):
@@ -77,7 +78,7 @@ def save_robustness_picture(runs: Runs, metric: str, title: str, path: Path | st
 
 
 def _panel(axes: Axes, runs: Runs, metric: str, way: str, modality: str) -> None:
-    axes.set_title(f"{way} of {modality}", loc="left", fontsize=10)
+    axes.set_title(f"{way}, {modality}", loc="left", fontsize=10)
     axes.grid(color="#e8e8e8")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
@@ -94,7 +95,7 @@ def _style(i: int) -> dict[str, object]:
         "color": COLOURS[i % len(COLOURS)],
         "marker": MARKERS[i % len(MARKERS)],
         "markeredgecolor": "white",
-        "markersize": 7,
+        "markersize": max(9 - 1.5 * i, 4.5),  # lines that coincide stay visible
     }
 
 

@@ -57,14 +57,13 @@ def test_image_cells_row_by_row() -> None:
 
 
 def test_sound_moments_in_the_order_of_time() -> None:
-    """40 frames and 16 bands leave a map of 10 x 4, so a moment is 2.5 frames: bins share the middle ones."""
+    """40 frames and 16 bands leave a map of 10 x 2, so a moment is 2.5 frames: it shares those it cuts."""
     encoder = LogMelCNN(mels=16, width=4, embedding_dim=5, tokens=True)
     feature_map, tokens = seen_by(encoder.layers[-1], encoder, torch.randn(2, 40, 16))
-    assert feature_map.shape == (2, 8, 10, 4)
+    assert feature_map.shape == (2, 8, 10, 2)
     weight, bias = double(encoder.project.weight), double(encoder.project.bias)
     for i, (begin, end) in enumerate(((0, 3), (2, 5), (5, 8), (7, 10))):
-        of_time = feature_map[:, :, begin:end].mean(axis=2)
-        bands = np.stack([of_time[:, :, :2].mean(axis=2), of_time[:, :, 2:].mean(axis=2)], axis=2)
+        bands = feature_map[:, :, begin:end].mean(axis=2)
         expected = bands.reshape(2, -1) @ weight.T + bias + double(encoder.positions)[i]
         np.testing.assert_allclose(double(tokens.values[:, i]), expected, atol=1e-5)
     assert tokens.values.shape[1] == 4
@@ -180,7 +179,14 @@ def test_timm_class_token_comes_first() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "vit_tiny_patch16_224", "mobilenetv3_small_050", "test_convnext", "test_mambaout", "test_vit2"],
+    [
+        "resnet18",
+        "vit_tiny_patch16_224",
+        "mobilenetv3_small_050",
+        "test_convnext",
+        "test_mambaout",
+        "test_vit2",
+    ],
 )
 def test_timm_leaves_no_parameter_unused(name: str) -> None:
     """DDP refuses a parameter without a gradient. Some have a layer behind the pooling, some a last norm."""
@@ -235,7 +241,10 @@ def test_a_saved_student_gives_the_same_tokens(name: str, tmp_path: Path) -> Non
     """Without the files the encoders came from."""
     bert = save_bert(tmp_path / "bert")
     model = MultimodalModel(
-        {"image": TimmImageEncoder(name, tokens=True), "text": TransformersTextEncoder(str(bert), tokens=True)},
+        {
+            "image": TimmImageEncoder(name, tokens=True),
+            "text": TransformersTextEncoder(str(bert), tokens=True),
+        },
         3,
         MeanTokens,
     ).eval()

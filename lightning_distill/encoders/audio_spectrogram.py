@@ -71,5 +71,6 @@ class LogMelCNN(Encoder):
         x: Tensor = self.layers(inputs[:, None])
         if not self.tokens:
             return x
-        values = self.project(x.transpose(1, 2).flatten(2)) + self.positions
+        values = self.project(x.transpose(1, 2).flatten(2))
+        values = values + self.positions.to(values.dtype)  # under autocast they are wider
         return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool))

@@ -62,5 +62,6 @@ class ImageCNN(Encoder):
         x: Tensor = self.layers(inputs.to(torch.get_default_dtype()) / 127.5 - 1.0)
         if not self.tokens:
             return x
-        values = self.project(x.flatten(2).transpose(1, 2)) + self.positions
+        values = self.project(x.flatten(2).transpose(1, 2))
+        values = values + self.positions.to(values.dtype)  # under autocast they are wider
         return Tokens(values, values.new_ones(values.shape[:2], dtype=torch.bool))

@@ -1,7 +1,7 @@
 """Fusion heads: features of several modalities in, one fused feature out."""
 
 from lightning_distill.fusion.attention import AttentionFusion
-from lightning_distill.fusion.base import FusionHead, power_normalize, signed_sqrt
+from lightning_distill.fusion.base import FusionHead, power_normalize, product, signed_sqrt
 from lightning_distill.fusion.block import BLOCKFusion
 from lightning_distill.fusion.bottleneck import BottleneckFusion
 from lightning_distill.fusion.concat import ConcatFusion
@@ -51,5 +51,6 @@ __all__ = [
     "compact_bilinear",
     "count_sketch",
     "power_normalize",
+    "product",
     "signed_sqrt",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any, Final
 
 import torch
@@ -134,6 +135,23 @@ def _zeroed(feature: Feature, present: Tensor) -> Feature:
     if all_there(feature.mask):
         return feature
     return Tokens(feature.values.masked_fill(~feature.mask[:, :, None], 0.0), feature.mask)
+
+
+def product(factors: Iterable[Tensor], mask: Tensor) -> Tensor:
+    """Product over the modalities that are present, entry by entry: an absent one's factor is 1.
+
+    Args:
+        factors: One a modality, in the order of the mask: "batch ...".
+        mask: bool "batch modality".
+
+    >>> mask = torch.tensor([[True, True], [True, False]])
+    >>> product([torch.tensor([2.0, 3.0]), torch.tensor([5.0, 0.0])], mask)
+    tensor([10.,  3.])
+    """
+    # Asked once for all: with small features, to ask for each is a good part of the head's time.
+    if not all_there(mask):
+        factors = [filled(factor, mask[:, i], 1.0) for i, factor in enumerate(factors)]
+    return reduce(torch.mul, factors)
 
 
 def signed_sqrt(z: Tensor) -> Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError
-from lightning_distill.fusion.base import FusionHead, power_normalize
+from lightning_distill.fusion.base import FusionHead, power_normalize, product
 
 
 class BLOCKFusion(FusionHead):
@@ -65,17 +63,14 @@ class BLOCKFusion(FusionHead):
 
     def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Multiply chunk by chunk, normalise each and project: "batch output_dim"."""
-        factors = (
-            filled(self._ranks(m, features[m]), mask[:, i], 1.0) for i, m in enumerate(self.modalities)
-        )
-        product: Tensor = reduce(torch.mul, factors)
-        z = product.unflatten(2, (self.rank, self.chunk_dim)).sum(dim=2)
+        products = product((self._ranks(m, features[m]) for m in self.modalities), mask)
+        z = products.unflatten(2, (self.rank, self.chunk_dim)).sum(dim=2)
         return self.out(power_normalize(z).flatten(1))  # type: ignore[no-any-return]
 
     def _ranks(self, modality: str, feature: Tensor) -> Tensor:
         """A_m^{c r} v_m^c for all chunks and ranks at once: "batch chunks rank*chunk_dim"."""
-        chunks = self.project[modality](feature).unflatten(1, (self.chunks, self.chunk_dim))
-        return torch.einsum("bci,cij->bcj", chunks, self.core[modality])
+        chunks = self.project[modality](feature).view(-1, self.chunks, self.chunk_dim)
+        return torch.bmm(chunks.transpose(0, 1), self.core[modality]).transpose(0, 1)
 
     def _new_core(self) -> nn.Parameter:
         """As `nn.Linear` starts: uniform within 1 / sqrt(width of the input)."""

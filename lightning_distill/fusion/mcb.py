@@ -106,13 +106,11 @@ class MCBFusion(FusionHead):
 
     def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Sketch, convolve, normalise and project: "batch output_dim"."""
-        sketches = []
-        for i, modality in enumerate(self.modalities):
-            sketch, there = self.sketch[modality](features[modality]), mask[:, i]
-            if not all_there(there):
-                # An absent feature's sketch is all zeros; a one in front makes it convolution's identity.
+        sketches = [self.sketch[m](features[m]) for m in self.modalities]
+        if not all_there(mask):
+            # An absent feature's sketch is all zeros; a one in front makes it convolution's identity.
+            for sketch, there in zip(sketches, mask.unbind(dim=1), strict=True):
                 sketch[:, 0] += ~there
-            sketches.append(sketch)
         unit = power_normalize(compact_bilinear(sketches))
         return self.out(unit.to(features[self.modalities[0]].dtype))  # type: ignore[no-any-return]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 
-import torch
 from torch import Tensor, nn
 
-from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError
-from lightning_distill.fusion.base import FusionHead, power_normalize
+from lightning_distill.fusion.base import FusionHead, power_normalize, product
 
 
 class MFBFusion(FusionHead):
@@ -62,8 +59,5 @@ class MFBFusion(FusionHead):
 
     def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Multiply, sum up and normalise: "batch output_dim"."""
-        factors = (
-            filled(self.project[m](features[m]), mask[:, i], 1.0) for i, m in enumerate(self.modalities)
-        )
-        product = self.dropout(reduce(torch.mul, factors))
-        return power_normalize(product.unflatten(1, (self.output_dim, self.factor)).sum(dim=2))
+        products = self.dropout(product((self.project[m](features[m]) for m in self.modalities), mask))
+        return power_normalize(products.view(-1, self.output_dim, self.factor).sum(dim=2))

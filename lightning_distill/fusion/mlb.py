@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError
-from lightning_distill.fusion.base import FusionHead
+from lightning_distill.fusion.base import FusionHead, product
 
 
 class MLBFusion(FusionHead):
@@ -60,8 +58,5 @@ class MLBFusion(FusionHead):
 
     def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Multiply and project: "batch output_dim"."""
-        factors = (
-            filled(torch.tanh(self.project[m](features[m])), mask[:, i], 1.0)
-            for i, m in enumerate(self.modalities)
-        )
-        return self.out(self.dropout(reduce(torch.mul, factors)))  # type: ignore[no-any-return]
+        factors = (torch.tanh(self.project[m](features[m])) for m in self.modalities)
+        return self.out(self.dropout(product(factors, mask)))  # type: ignore[no-any-return]

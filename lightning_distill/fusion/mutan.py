@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError
-from lightning_distill.fusion.base import FusionHead
+from lightning_distill.fusion.base import FusionHead, product
 
 
 class MUTANFusion(FusionHead):
@@ -59,9 +57,5 @@ class MUTANFusion(FusionHead):
 
     def fuse(self, features: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Multiply and sum over the ranks: "batch output_dim"."""
-        factors = (
-            filled(self.core[m](torch.tanh(self.project[m](features[m]))), mask[:, i], 1.0)
-            for i, m in enumerate(self.modalities)
-        )
-        product: Tensor = reduce(torch.mul, factors)
-        return product.unflatten(1, (self.rank, self.output_dim)).sum(dim=1)
+        factors = (self.core[m](torch.tanh(self.project[m](features[m]))) for m in self.modalities)
+        return product(factors, mask).view(-1, self.rank, self.output_dim).sum(dim=1)

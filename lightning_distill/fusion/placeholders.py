@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_distill.absence import all_there
 from lightning_distill.fusion.base import FusionHead
 from lightning_distill.structures import Feature, Tokens
 
@@ -47,10 +48,14 @@ class LearnedPlaceholders(FusionHead):
 
     def fuse(self, features: Mapping[str, Feature], mask: Tensor) -> Tensor:
         """Fuse by the other head, with everyone present: "batch output_dim"."""
-        complete = dict(features)
-        for i, modality in enumerate(self.modalities):
-            if modality in self.placeholders:
-                complete[modality] = _or_else(features[modality], mask[:, i], self.placeholders[modality])
+        if not self.placeholders:
+            return self.fusion.fuse(features, mask)
+        if all_there(mask):
+            # A sum of no entries: it gives the placeholders a gradient of zero, for which DDP waits.
+            nothing = torch.cat(list(self.placeholders.values()))[:0].sum()
+            return self.fusion.fuse(features, mask) + nothing
+        pairs = zip(self.placeholders.items(), mask.unbind(dim=1), strict=True)
+        complete = {m: _or_else(features[m], present, placeholder) for (m, placeholder), present in pairs}
         return self.fusion.fuse(complete, torch.ones_like(mask))
 
 
@@ -60,12 +65,11 @@ def _or_else(feature: Feature, present: Tensor, placeholder: Tensor) -> Feature:
     if isinstance(feature, Tokens):
         first = torch.arange(feature.mask.shape[1], device=absent.device) == 0
         replaced = absent[:, None] & first
-        rows = _with(feature.values.flatten(0, 1), replaced.flatten(), placeholder)
-        return Tokens(rows.view_as(feature.values), feature.mask | replaced)
+        return Tokens(_with(feature.values, replaced, placeholder), feature.mask | replaced)
     return _with(feature, absent, placeholder)
 
 
-def _with(rows: Tensor, replaced: Tensor, placeholder: Tensor) -> Tensor:
-    """The placeholder in rows that are zero so far; its gradient is zero, not None, where there are none."""
-    # Rows that are kept need no work in the backward pass, as they would with `torch.where`.
-    return torch.addr(rows, replaced.to(rows.dtype), placeholder.to(rows.dtype))
+def _with(x: Tensor, replaced: Tensor, placeholder: Tensor) -> Tensor:
+    """The placeholder in rows that are zero so far."""
+    # What is kept needs no work in the backward pass, as it would with `torch.where`.
+    return torch.addcmul(x, replaced[..., None].to(x.dtype), placeholder.to(x.dtype))

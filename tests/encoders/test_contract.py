@@ -171,6 +171,15 @@ def test_tokens_are_told_apart(cls: Any, make: Any) -> None:
 
 
 @TOKENS
+def test_under_autocast_tokens_are_as_wide_as_the_vector(cls: Any, make: Any) -> None:
+    (vector, inputs), (tokens, _) = make(cls, False), make(cls, True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = tokens(inputs).values
+        assert found.dtype == vector(inputs).dtype
+    assert found.isfinite().all()
+
+
+@TOKENS
 def test_the_mask_is_the_texts_own(cls: Any, make: Any) -> None:
     """Of a text the tokens of its attention mask are there; images and sounds have no padding."""
     encoder, inputs = make(cls, True)

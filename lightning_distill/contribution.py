@@ -10,12 +10,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_distill.batch_rows import only_samples
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.errors import ConfigError
 from lightning_distill.evaluation_checks import can_be_evaluated
 from lightning_distill.model import MultimodalModel
 from lightning_distill.shapley import shapley_values
-from lightning_distill.structures import Batch, Inputs, labelled_rows
+from lightning_distill.structures import Batch, labelled_rows
 from lightning_distill.tasks import Task
 
 MOST_MODALITIES: Final = 8
@@ -150,7 +151,7 @@ class _Pass(LightningModule):
         rows = (labelled_rows(batch["target"]) & (present > 0)).nonzero()[:, 0]
         if not len(rows):
             return
-        batch = _rows(batch, rows, modalities)
+        batch = only_samples(batch, rows, modalities)
         output = self.model(batch)
         answers = [self.model.answer_from(output, s) for s in _subsets(modalities)[1:-1]]
         scores = [self.task.scores(z, batch["target"]) for z in (*answers, output.logits)]
@@ -172,21 +173,6 @@ def _subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
     """
     numbers = range(2 ** len(modalities))
     return [tuple(m for i, m in enumerate(modalities) if number >> i & 1) for number in numbers]
-
-
-def _rows(batch: Batch, rows: Tensor, modalities: tuple[str, ...]) -> Batch:
-    """Some samples, with what the model reads of them."""
-    return {
-        "inputs": {m: _take(batch["inputs"][m], rows) for m in modalities},
-        "present": {m: batch["present"][m][rows] for m in modalities},
-        "target": batch["target"][rows],
-        "sample_id": batch["sample_id"][rows],
-        "domain": batch["domain"][rows],
-    }
-
-
-def _take(inputs: Inputs, rows: Tensor) -> Inputs:
-    return {key: value[rows] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
 
 
 def _shared_out(gathered: _Pass) -> Contributions:

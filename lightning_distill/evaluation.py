@@ -11,11 +11,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lightning_distill import checks
+from lightning_distill.batch_rows import only_samples
 from lightning_distill.data import MultimodalDataModule
-from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.evaluation_checks import can_be_evaluated
 from lightning_distill.model import MultimodalModel
-from lightning_distill.structures import Batch, Inputs, labelled_rows
+from lightning_distill.structures import Batch, labelled_rows
 from lightning_distill.tasks import Task
 
 
@@ -68,43 +68,13 @@ def evaluate_subsets(
     Raises:
         ConfigError: If model, data and task do not fit, or there is no such split.
     """
-    _check(model, data, split)
-    checks.target_fits(task, data, model.num_classes)
-    checks.preprocessing_fits(model, None, data)
+    can_be_evaluated(model, data, task, split, "evaluate_subsets")
     if trainer is None:
         trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     evaluation = _Evaluation(model, task)
     run = trainer.validate if split == "val" else trainer.test
     run(evaluation, datamodule=data, verbose=False)
     return evaluation.results
-
-
-def _check(model: MultimodalModel, data: MultimodalDataModule, split: str) -> None:
-    if split not in ("val", "test"):
-        raise ConfigError(
-            where="evaluate_subsets, split",
-            found=repr(split),
-            expected="val or test" + nearest(split, ("val", "test")),
-            fix="evaluate on one of these",
-        )
-    missing = [m for m in model.modalities if m not in data.processors]
-    if missing:
-        raise ConfigError(
-            where="evaluate_subsets",
-            found=f"data of {list(data.processors)}",
-            expected=f"data of {list(model.modalities)}, which the model reads",
-            fix=f"give the DataModule a processor for {missing[0]!r}{nearest(missing[0], data.processors)}",
-        )
-    known = model.classes or tuple(map(str, range(model.num_classes)))
-    if len(known) != len(data.classes) or (model.classes is not None and known != tuple(data.classes)):
-        raise ConfigError(
-            where="evaluate_subsets, classes",
-            found=f"data with {', '.join(data.classes)}",
-            expected=f"{', '.join(known)}, as the model was trained on"
-            if model.classes
-            else f"{model.num_classes} of them, as the model has",
-            fix="give the data source `classes` in the model's order",
-        )
 
 
 class _Evaluation(LightningModule):
@@ -149,15 +119,6 @@ class _Evaluation(LightningModule):
 
 def _restricted(batch: Batch, rows: Tensor, modalities: tuple[str, ...], subset: tuple[str, ...]) -> Batch:
     """Some samples, of which only the modalities of a subset are there."""
-    present = {m: batch["present"][m][rows] & (m in subset) for m in modalities}
-    return {
-        "inputs": {m: _take(batch["inputs"][m], rows) for m in modalities},
-        "present": present,
-        "target": batch["target"][rows],
-        "sample_id": batch["sample_id"][rows],
-        "domain": batch["domain"][rows],
-    }
-
-
-def _take(inputs: Inputs, rows: Tensor) -> Inputs:
-    return {key: value[rows] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+    some = only_samples(batch, rows, modalities)
+    present = {m: there if m in subset else torch.zeros_like(there) for m, there in some["present"].items()}
+    return {**some, "present": present}

@@ -177,9 +177,9 @@ class MultimodalModel(nn.Module):
         clipped, shares = dict(features), {}
         for modality, clip in self.modality_clips.items():
             x, there = features[modality], present[modality]
-            rows, there = (x.values.flatten(0, 1), x.mask.flatten()) if isinstance(x, Tokens) else (x, there)
+            rows, there = x if isinstance(x, Tokens) else (x, there)
             found = clip(rows, there)
-            clipped[modality] = Tokens(found.view_as(x.values), x.mask) if isinstance(x, Tokens) else found
+            clipped[modality] = Tokens(found, x.mask) if isinstance(x, Tokens) else found
             if clip.bounds_feature:
                 with torch.no_grad():
                     shares[f"saturated_share/{modality}"] = clip.saturated_share(rows, there)  # type: ignore[operator]

@@ -26,9 +26,9 @@ class FeatureClip(nn.Module, ABC):
         """Clip a feature.
 
         Args:
-            x: "batch dim".
-            present: bool "batch", the rows that count where a clip measures x; None is all of them. It has
-                no other effect.
+            x: "batch dim", or tokens "batch tokens dim", each of which is a row of its own.
+            present: bool "batch", or "batch tokens", the rows that count where a clip measures x; None is all
+                of them. It has no other effect.
             fresh: Whether what the clip remembers may move, in training; False where a batch is looked at
                 again.
 
@@ -115,7 +115,7 @@ def share_among(found: Tensor, counted: Tensor) -> Tensor:
 
 
 def _rows_there(x: Tensor, present: Tensor | None) -> Tensor:
-    """The rows to measure, "batch dim": present ones stand in for absent ones, to keep the shape.
+    """The rows to measure, "rows dim": present ones stand in for absent ones, to keep the number.
 
     Where no row is present all is NaN, which no unit keeps.
 
@@ -123,8 +123,10 @@ def _rows_there(x: Tensor, present: Tensor | None) -> Tensor:
     >>> _rows_there(x, torch.tensor([True, False, True, False])).flatten().tolist()
     [1.0, 2.0, 1.0, 2.0]
     """
+    x = x.flatten(0, -2)
     if present is None:
         return x
+    present = present.flatten()
     count = present.sum()
     order = (~present).to(torch.uint8).argsort(stable=True)
     turn = torch.arange(len(x), device=x.device) % count.clamp(min=1)

@@ -101,7 +101,7 @@ class _ClipGradientByUnit(torch.autograd.Function):
 def _clipped(grad: Tensor, bound: Any, present: Tensor | None, share: Tensor | None) -> Tensor:
     clipped = grad.clamp(-bound, bound)
     if share is not None:
-        counted = grad.bool() if present is None else grad.bool() & present[:, None]
+        counted = grad.bool() if present is None else grad.bool() & present[..., None]
         share.copy_(share_among((grad.abs() > clipped.abs()) & ~grad.isinf(), counted))
     if grad.is_cpu and not is_compiling() and math.isfinite(grad.sum().item()):
         return clipped  # here, where waiting costs nothing, one look saves two passes

@@ -95,7 +95,7 @@ def _style(i: int) -> dict[str, object]:
         "color": COLOURS[i % len(COLOURS)],
         "marker": MARKERS[i % len(MARKERS)],
         "markeredgecolor": "white",
-        "markersize": max(9 - 1.5 * i, 4.5),  # lines that coincide stay visible
+        "markersize": max(9 - 0.8 * i, 5.5),  # lines that coincide stay visible
     }
 
 

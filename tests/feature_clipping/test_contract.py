@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -47,6 +48,31 @@ def test_shape_dtype_and_gradient(cls: Any, dtype: torch.dtype, size: int) -> No
     assert y.isfinite().all()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+@CLIPS
+@pytest.mark.parametrize("measured", [False, True])
+def test_tokens_are_rows_of_their_own(cls: Any, measured: bool) -> None:
+    """Forward; a clip of gradients goes by the number of samples, which the test below has."""
+    clip = build(cls).train()
+    if measured and isinstance(clip, ElementwiseClip):
+        clip.unit = StandardDeviation()
+    x, mask = 2 * torch.randn(5, 3, 6), torch.rand(5, 3) < 0.6
+    y, z = clip(x, mask), copy.deepcopy(clip)
+    if measured and isinstance(z, ElementwiseClip):
+        z.unit = StandardDeviation()
+    assert torch.equal(y, z(x.flatten(0, 1), mask.flatten()).view_as(x))
+    assert torch.equal(clip.saturated(x, mask).flatten(0, 1), z.saturated(x.flatten(0, 1), mask.flatten()))
+
+
+def test_a_clip_of_gradients_goes_by_samples_however_many_tokens_they_have() -> None:
+    clip, bounds = BoundaryClip(1.0), []
+    for tokens in (1, 4):
+        x = torch.zeros(5, tokens, 6, requires_grad=True)
+        (1000 * clip(x, torch.ones(5, tokens, dtype=torch.bool))).sum().backward()
+        assert x.grad is not None
+        bounds.append(x.grad.unique().tolist())
+    assert bounds == [[pytest.approx(0.2)], [pytest.approx(0.2)]]
 
 
 @CLIPS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning_distill.fusion import ConcatFusion
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import View, uniform
 from lightning_distill.structures import UNLABELLED, Batch, Inputs, ModelOutput, Tokens
+from tests.shelves import build
 
 CLASSES = ("ant", "bee", "cat")
 DIMS = {"a": 6, "b": 5}
@@ -93,7 +95,8 @@ def make_model(
 ) -> MultimodalModel:
     """A model of vector encoders, or of token encoders where the fusion head reads such."""
     encoder = TokenEncoder if getattr(fusion, "reads_tokens", False) else VectorEncoder
-    return MultimodalModel({m: encoder(DIMS[m]) for m in modalities}, classes, fusion, **options)
+    make = partial(build, fusion) if isinstance(fusion, type) else fusion
+    return MultimodalModel({m: encoder(DIMS[m]) for m in modalities}, classes, make, **options)
 
 
 class VectorSource(DataSource):

@@ -17,7 +17,7 @@ import transformers
 import yaml
 
 import lightning_distill.cli.command  # noqa: F401 - Lightning's log handler keeps its stream
-from lightning_distill import load_student
+from lightning_distill import fusion, load_student
 from lightning_distill.__main__ import main
 from lightning_distill.cli.names import SHELVES
 from tests.encoders.pretrained import save_bert, save_timm
@@ -28,6 +28,7 @@ PARTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name != "experimen
 
 PLACES = {
     "fusion": "--model.student.fusion",
+    "heads": "--model.student.head",
     "feature_clipping": "--model.student.feature_clip",
     "clipping": "--model.clip_rule",
     "losses": "--model.losses",
@@ -135,9 +136,11 @@ def test_part_can_be_put_into_an_experiment(part: Path, workplace: Path) -> None
     distilling = part.parent.name in ("losses", "balancing", "schedules")
     base = "digits_distill_image.yaml" if distilling else "digits_teacher.yaml"  # of three modalities
     config = CONFIGS / "experiment" / base
-    run("fit", "--config", config, "--run", "out", *QUICK, *SMALL_DIGITS, f"{option}={part}")
-    saved = json.dumps(yaml.safe_load(Path("out/config.yaml").read_text())["model"])
     content = yaml.safe_load(part.read_text())
+    reads_tokens = getattr(getattr(fusion, content.get("class_path", ""), None), "reads_tokens", False)
+    tokens = [f"--model.student.encoders.{m}.tokens=true" for m in ("image", "text", "audio") if reads_tokens]
+    run("fit", "--config", config, "--run", "out", *QUICK, *SMALL_DIGITS, f"{option}={part}", *tokens)
+    saved = json.dumps(yaml.safe_load(Path("out/config.yaml").read_text())["model"])
     for spec in [content] if "class_path" in content else content.values():
         check_saved(spec, saved)
 

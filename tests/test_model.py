@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN
 from lightning_distill.errors import ConfigError
 from lightning_distill.export import load_student, save_student
 from lightning_distill.feature_clipping import HardClip
-from lightning_distill.fusion import AttentionFusion, ConcatFusion
+from lightning_distill.fusion import AttentionFusion, ConcatFusion, LearnedPlaceholders
 from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch, Inputs
 from tests.builders import DIMS, VectorEncoder, make_batch, make_model
 from tests.encoders.pretrained import save_bert
-from tests.shelves import concrete
+from tests.shelves import build, concrete
 
 HEADS = pytest.mark.parametrize("fusion", concrete("fusion"))
 NAN = float("nan")
@@ -68,6 +69,10 @@ def assert_same_answer(model: MultimodalModel, batch: Batch, other: Batch) -> No
         assert torch.equal(grad, grads_2[name]), name
 
 
+PARTS = {
+    LearnedPlaceholders: {"init_args": {"fusion": {"class_path": "lightning_distill.fusion.GatedFusion"}}}
+}
+"""What a config must say of a head that takes others, as `build` makes it."""
 ABSENT = {"image": [0], "text": [1, 2], "audio": [2, 3]}
 
 
@@ -87,7 +92,7 @@ def test_X1_what_is_absent_cannot_matter(
         else TransformersTextEncoder(bert, tokens=tokens),
         "audio": LogMelCNN(width=4, tokens=tokens),
     }
-    model = MultimodalModel(encoders, 3, fusion, HardClip(1.0)).train(training)
+    model = MultimodalModel(encoders, 3, partial(build, fusion), HardClip(1.0)).train(training)
     batch = make_batch(("image", "text", "audio"), SIZE, ABSENT)
     assert_same_answer(model, batch, spoiled(batch, NAN, token))
 
@@ -294,7 +299,7 @@ def test_X6_one_rule_in_training_evaluation_and_a_saved_student(fusion: Any, tmp
         "image": ImageCNN(width=4, tokens=tokens),
         "audio": LogMelCNN(width=4, tokens=tokens),
     }
-    model = MultimodalModel(parts, 3, fusion)
+    model = MultimodalModel(parts, 3, partial(build, fusion))
     encoders = {
         "image": {
             "class_path": "lightning_distill.encoders.ImageCNN",
@@ -308,7 +313,7 @@ def test_X6_one_rule_in_training_evaluation_and_a_saved_student(fusion: Any, tmp
     init_args = {
         "encoders": encoders,
         "num_classes": 3,
-        "fusion": {"class_path": f"lightning_distill.fusion.{fusion.__name__}"},
+        "fusion": {"class_path": f"lightning_distill.fusion.{fusion.__name__}"} | PARTS.get(fusion, {}),
     }
     save_student(
         model, tmp_path / "s", {"class_path": "lightning_distill.MultimodalModel", "init_args": init_args}

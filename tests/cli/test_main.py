@@ -64,7 +64,9 @@ def test_help_of_a_command(project: Project) -> None:
 @pytest.mark.parametrize("word", ["fti", "--config", "training"])
 def test_unknown_command(project: Project, word: str) -> None:
     paragraph = project.fails(word)
-    assert "a command: fit, validate, test, predict, list, init, doctor, evaluate, contribution, " in paragraph
+    assert (
+        "a command: fit, validate, test, predict, list, init, doctor, evaluate, contribution, " in paragraph
+    )
     assert "robustness, cache, knowledge, assess, find-clip, born-again, demo. To fix: " in paragraph
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lightning_distill.errors import ConfigError
-from lightning_distill.fusion import FusionHead
+from lightning_distill.fusion import FusionHead, TensorFusion
 from lightning_distill.structures import Feature, Tokens
 from tests.shelves import build, concrete
 
@@ -25,8 +25,16 @@ BATCH = 4
 Features = Mapping[str, Feature]
 
 
+SMALL: dict[Any, dict[str, int]] = {TensorFusion: {"factor_dim": 4}}
+"""With 16 its product of four modalities has ten million weights."""
+
+
+def make(cls: Any, widths: Mapping[str, int]) -> FusionHead:
+    return build(cls, widths, **SMALL.get(cls, {}))
+
+
 def make_head(cls: Any, count: int) -> FusionHead:
-    return build(cls, dict(list(WIDTHS.items())[:count]))
+    return make(cls, dict(list(WIDTHS.items())[:count]))
 
 
 def draw(head: FusionHead, size: int = BATCH, dtype: torch.dtype = torch.float32) -> dict[str, Feature]:
@@ -192,7 +200,7 @@ def test_order_of_the_modalities_does_not_matter(cls: Any, rows: list[int], orde
     torch.manual_seed(1)
     head = make_head(cls, 4).eval()
     torch.manual_seed(1)
-    twin = build(cls, {m: WIDTHS[m] for m in order}).eval()
+    twin = make(cls, {m: WIDTHS[m] for m in order}).eval()
     assert twin.modalities == head.modalities == tuple(sorted(WIDTHS))
     features, present = draw(head), masks(head, rows)
     moved = twin({m: features[m] for m in reversed(order)}, {m: present[m] for m in order})

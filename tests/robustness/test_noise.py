@@ -14,14 +14,14 @@ from lightning_distill.robustness import Noise
 from tests.robustness.batches import make, rows_of
 
 
-def with_inputs(inputs: Any) -> Any:
-    """A batch that holds these, each sample with something else too."""
+def with_inputs(inputs: Any, size: int = 2) -> Any:
+    """A batch that holds these."""
     return {
         "inputs": {"m": inputs},
-        "present": {"m": torch.ones(2, dtype=torch.bool)},
-        "target": torch.tensor([0, 1]),
-        "sample_id": torch.tensor([71, 72]),
-        "domain": torch.zeros(2, dtype=torch.int64),
+        "present": {"m": torch.ones(size, dtype=torch.bool)},
+        "target": torch.arange(size) % 2,
+        "sample_id": torch.arange(size) + 71,
+        "domain": torch.zeros(size, dtype=torch.int64),
     }
 
 
@@ -41,6 +41,14 @@ def test_its_size_is_that_of_each_sample() -> None:
         assert abs(np.mean(z**4) - 3) < 4.5 * math.sqrt(96 / size)
         assert abs(np.mean(z[1:] * z[:-1])) < 4.5 / math.sqrt(size)
     assert abs(np.corrcoef(added)[0, 1]) < 4.5 / math.sqrt(size)
+
+
+def test_of_two_values_the_deviation_is_half_their_distance() -> None:
+    size = 4000
+    x = torch.tensor([[0.0, 8.0]]).expand(size, 2)
+    added: Any = Noise(1.0)(with_inputs(x, size), "m", 1.0, 0)["inputs"]["m"] - x  # type: ignore[operator]
+    z = added.double().numpy() / 4
+    assert abs(np.mean(z**2) - 1) < 4.5 * math.sqrt(2 / (2 * size))
 
 
 def test_it_is_the_same_noise_at_every_level() -> None:

@@ -86,7 +86,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fusion.json"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 for none beside this one")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=30, help="of timing")
     parser.add_argument("--heads", nargs="+", choices=sorted(HEADS), default=list(HEADS))
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))

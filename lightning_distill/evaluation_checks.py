@@ -1,6 +1,8 @@
-"""What must hold before a model is evaluated on some of its modalities."""
+"""What must hold before a model is evaluated apart from training, each as one function."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from lightning_distill import checks
 from lightning_distill.data import MultimodalDataModule
@@ -26,6 +28,15 @@ def can_be_evaluated(
     Raises:
         ConfigError: If they do not.
     """
+    split_is_known(split, where)
+    data_have(data, model.modalities, where)
+    classes_fit(model, data, where)
+    checks.target_fits(task, data, model.num_classes)
+    checks.preprocessing_fits(model, None, data)
+
+
+def split_is_known(split: str, where: str) -> None:
+    """It is "val" or "test"."""
     if split not in _SPLITS:
         raise ConfigError(
             where=f"{where}, split",
@@ -33,20 +44,22 @@ def can_be_evaluated(
             expected="val or test" + nearest(split, _SPLITS),
             fix="evaluate on one of these",
         )
-    missing = [m for m in model.modalities if m not in data.processors]
+
+
+def data_have(data: MultimodalDataModule, modalities: Sequence[str], where: str) -> None:
+    """The data have what the model reads."""
+    missing = [m for m in modalities if m not in data.processors]
     if missing:
         raise ConfigError(
             where=where,
             found=f"data of {list(data.processors)}",
-            expected=f"data of {list(model.modalities)}, which the model reads",
+            expected=f"data of {list(modalities)}, which the model reads",
             fix=f"give the DataModule a processor for {missing[0]!r}{nearest(missing[0], data.processors)}",
         )
-    _classes_fit(model, data, where)
-    checks.target_fits(task, data, model.num_classes)
-    checks.preprocessing_fits(model, None, data)
 
 
-def _classes_fit(model: MultimodalModel, data: MultimodalDataModule, where: str) -> None:
+def classes_fit(model: MultimodalModel, data: MultimodalDataModule, where: str) -> None:
+    """The data have the model's classes, in its order where it knows their names."""
     names = model.classes
     if len(data.classes) == model.num_classes and names in (None, tuple(data.classes)):
         return

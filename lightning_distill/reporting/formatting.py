@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 MISSING = "n/a"
+_SHARES = ("accuracy", "f1", "precision", "match")
+"""Last words of metrics that are shares of 1."""
 
 
 def known(value: float | None) -> bool:
@@ -45,6 +47,33 @@ def decimals(value: float | None, places: int = 3) -> str:
     ('0.012', 'n/a')
     """
     return MISSING if value is None or not known(value) else f"{value:.{places}f}"
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of 1, to be shown in percent.
+
+    >>> is_share("macro_f1"), is_share("mae")
+    (True, False)
+    """
+    return metric.rpartition("_")[2] in _SHARES
+
+
+def metric_heading(metric: str) -> str:
+    """A metric's name and unit.
+
+    >>> metric_heading("macro_f1")
+    'macro f1 %'
+    """
+    return metric.replace("_", " ") + (" %" if is_share(metric) else "")
+
+
+def metric_value(metric: str, value: float | None) -> str:
+    """What stands below `metric_heading`.
+
+    >>> metric_value("accuracy", 0.9784), metric_value("mae", 0.9784)
+    ('97.8', '0.978')
+    """
+    return percent(value).removesuffix(" %") if is_share(metric) else decimals(value)
 
 
 def setting(value: object) -> str:

@@ -5,40 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from lightning_distill.reporting.atomic import write_json
-from lightning_distill.reporting.formatting import MISSING, decimals, known, percent
+from lightning_distill.reporting.formatting import MISSING, is_share, known, metric_heading, metric_value
 
 if TYPE_CHECKING:
     from lightning_distill.robustness import Curve
 
     Runs = Mapping[str, Sequence[Curve]]
     """Name of a run -> its curves; others are compared with the first."""
-
-_SHARES: Final = ("accuracy", "f1", "precision", "match")
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is a share of 1, to be shown in percent.
-
-    >>> is_share("macro_f1"), is_share("mae")
-    (True, False)
-    """
-    return metric.rpartition("_")[2] in _SHARES
-
-
-def heading(metric: str) -> str:
-    """A metric's name and unit.
-
-    >>> heading("macro_f1")
-    'macro f1 %'
-    """
-    return metric.replace("_", " ") + (" %" if is_share(metric) else "")
 
 
 def robustness_table(runs: Runs, metric: str, title: str) -> Table:
@@ -50,7 +30,7 @@ def robustness_table(runs: Runs, metric: str, title: str) -> Table:
         title: What was measured on what.
     """
     several = len(runs) > 1
-    words = f"{heading(metric)} as one modality at a time gets worse"
+    words = f"{metric_heading(metric)} as one modality at a time gets worse"
     table = Table(title=Text(f"{title}\n{words}\n", style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
     for name in ("corruption", "modality", *(["run"] if several else [])):
@@ -111,16 +91,12 @@ def _cells(curve: Curve, runs: Runs, run: str, metric: str, way: str) -> list[Te
     several, measured = len(runs) > 1, metric in curve.metrics
     values = curve.metrics[metric] if measured else [None] * len(curve.levels)
     words = [way, curve.modality, *([run] if several else [])]
-    numbers = [_cell(metric, value) for value in values]
-    numbers.append(_cell(metric, area(curve, metric) if measured else None))
+    numbers = [metric_value(metric, value) for value in values]
+    numbers.append(metric_value(metric, area(curve, metric) if measured else None))
     if several:
         first = run == next(iter(runs))
         numbers.append("" if first else _difference(metric, _against_first(curve, runs).get(metric)))
     return [Text(cell) for cell in words + numbers]
-
-
-def _cell(metric: str, value: float | None) -> str:
-    return percent(value).removesuffix(" %") if is_share(metric) else decimals(value)
 
 
 def _difference(metric: str, value: float | None) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lightning_distill.reporting.atomic import write_atomically
-from lightning_distill.reporting.robustness import heading, is_share, kinds
+from lightning_distill.reporting.formatting import is_share, metric_heading
+from lightning_distill.reporting.robustness import kinds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def draw_robustness(runs: Runs, metric: str, title: str) -> Figure:
         for modality, axes in zip(modalities, row, strict=True):
             _panel(axes, runs, metric, way, modality)
     for axes in grid[:, 0]:
-        axes.set_ylabel(heading(metric))
+        axes.set_ylabel(metric_heading(metric))
     for axes in grid[-1]:
         axes.set_xlabel("level (0: as it is)")
     if len(runs) > 1:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from lightning_distill.reporting.atomic import write_json
-from lightning_distill.reporting.formatting import decimals, percent
+from lightning_distill.reporting.formatting import metric_heading, metric_value
 
 if TYPE_CHECKING:
     from lightning_distill.evaluation import SubsetResult
-
-_SHARES: Final = ("accuracy", "f1", "precision", "match")
-"""Last words of metrics that are shares of 1."""
 
 
 def subset_table(results: Sequence[SubsetResult], title: str) -> Table:
@@ -36,10 +33,10 @@ def subset_table(results: Sequence[SubsetResult], title: str) -> Table:
         table.add_column(Text(modality), justify="center")
     table.add_column("samples", justify="right")
     for name in names:
-        table.add_column(Text(_heading(name)), justify="right", overflow="fold")
+        table.add_column(Text(metric_heading(name)), justify="right", overflow="fold")
     for result in results:
         ticks = ["✓" if m in result.modalities else "" for m in modalities]
-        table.add_row(*ticks, f"{result.samples:,}", *(_cell(n, result.metrics.get(n)) for n in names))
+        table.add_row(*ticks, f"{result.samples:,}", *(metric_value(n, result.metrics.get(n)) for n in names))
     return table
 
 
@@ -55,15 +52,3 @@ def save_subsets(results: Sequence[SubsetResult], split: str, path: Path | str) 
         The path.
     """
     return write_json(path, {"split": split, "subsets": [asdict(result) for result in results]})
-
-
-def _is_share(name: str) -> bool:
-    return name.rpartition("_")[2] in _SHARES
-
-
-def _heading(name: str) -> str:
-    return name.replace("_", " ") + (" %" if _is_share(name) else "")
-
-
-def _cell(name: str, value: float | None) -> str:
-    return percent(value).removesuffix(" %") if _is_share(name) else decimals(value)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_distill.batch_rows import take
 from lightning_distill.robustness.base import Corruption, draws
 from lightning_distill.structures import Batch, Inputs, labelled_rows
 
@@ -43,7 +44,7 @@ class Contradiction(Corruption):
         changed = (u < level) & donors.any(dim=1)
         rows = torch.where(changed, _drawn(donors, batch["sample_id"], pick), own)
         inputs = batch["inputs"][modality]
-        mixed = {k: x[rows] for k, x in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+        mixed = take(inputs, rows)
         return mixed, batch["present"][modality]
 
     def spared(self, batch: Batch, modality: str) -> Tensor:

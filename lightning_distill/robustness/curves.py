@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from lightning_distill import checks
+from lightning_distill.batch_rows import only_samples
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.errors import ConfigError
+from lightning_distill.evaluation_checks import can_be_evaluated, data_have, split_is_known
 from lightning_distill.model import MultimodalModel
 from lightning_distill.robustness.absence import Absence
 from lightning_distill.robustness.base import Corruption
 from lightning_distill.robustness.contradiction import Contradiction
 from lightning_distill.robustness.curve import Curve
 from lightning_distill.robustness.noise import Noise
-from lightning_distill.robustness.settings import check_fit, check_settings
-from lightning_distill.structures import Batch, Inputs, ModelOutput, labelled_rows
+from lightning_distill.robustness.settings import check_modalities, check_settings
+from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Task
 
 LEVELS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -68,11 +70,14 @@ def robustness_curves(
     ways = [Noise(), Absence(), Contradiction()] if corruptions is None else list(corruptions)
     reads = tuple(getattr(model, "modalities", None) or data.processors)
     worse = reads if modalities is None else tuple(modalities)
-    check_settings(split, ways, levels)
-    check_fit(model, data, reads, worse)
-    checks.target_fits(task, data, len(data.classes))
+    check_settings(ways, levels)
+    check_modalities(worse, reads)
     if isinstance(model, MultimodalModel):
-        checks.preprocessing_fits(model, None, data)
+        can_be_evaluated(model, data, task, split, "robustness_curves")
+    else:
+        split_is_known(split, "robustness_curves")
+        data_have(data, reads, "robustness_curves")
+        checks.target_fits(task, data, len(data.classes))
     if trainer is None:
         trainer = Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     kinds = [(way, modality) for way in ways for modality in worse]
@@ -166,14 +171,4 @@ def _readable(batch: Batch, reads: tuple[str, ...]) -> Batch:
     """What the model reads, of samples with a label and any of it."""
     there = torch.stack([batch["present"][m] for m in reads]).any(dim=0)
     rows = (there & labelled_rows(batch["target"])).nonzero()[:, 0]
-    return {
-        "inputs": {m: _take(batch["inputs"][m], rows) for m in reads},
-        "present": {m: batch["present"][m][rows] for m in reads},
-        "target": batch["target"][rows],
-        "sample_id": batch["sample_id"][rows],
-        "domain": batch["domain"][rows],
-    }
-
-
-def _take(inputs: Inputs, rows: Tensor) -> Inputs:
-    return {key: value[rows] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+    return only_samples(batch, rows, reads)

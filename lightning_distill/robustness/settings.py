@@ -1,4 +1,4 @@
-"""Whether robustness can be measured: settings, and whether model and data fit."""
+"""Whether robustness can be measured with these settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
-
-from lightning_distill.data import MultimodalDataModule
 from lightning_distill.errors import ConfigError, nearest
-from lightning_distill.model import MultimodalModel
 from lightning_distill.robustness.base import Corruption
-
-SPLITS = ("val", "test")
 
 
 def check_levels(levels: Sequence[float], where: str) -> None:
@@ -36,19 +30,12 @@ def check_levels(levels: Sequence[float], where: str) -> None:
         )
 
 
-def check_settings(split: str, ways: Sequence[Corruption], levels: Sequence[float]) -> None:
-    """Refuse an unknown split, corruptions of one name, none at all, and levels that do not rise.
+def check_settings(ways: Sequence[Corruption], levels: Sequence[float]) -> None:
+    """Refuse corruptions of one name, none at all, and levels that do not rise.
 
     Raises:
         ConfigError: Names the first that is wrong.
     """
-    if split not in SPLITS:
-        raise ConfigError(
-            where="robustness_curves, split",
-            found=repr(split),
-            expected="val or test" + nearest(split, SPLITS),
-            fix="measure on one of these",
-        )
     twice = [name for name, count in Counter(way.name for way in ways).items() if count > 1]
     if twice or not ways:
         raise ConfigError(
@@ -60,28 +47,16 @@ def check_settings(split: str, ways: Sequence[Corruption], levels: Sequence[floa
     check_levels(levels, "robustness_curves, levels")
 
 
-def check_fit(
-    model: nn.Module, data: MultimodalDataModule, reads: Sequence[str], worse: Sequence[str]
-) -> None:
-    """The data must have what the model reads and what is to get worse, and the model's classes.
+def check_modalities(worse: Sequence[str], reads: Sequence[str]) -> None:
+    """Refuse to make worse what the model does not read.
 
     Args:
-        model: Any.
-        data: Where batches come from.
-        reads: Modalities the model reads.
         worse: Modalities to make worse.
+        reads: Modalities the model reads.
 
     Raises:
-        ConfigError: Names what is missing.
+        ConfigError: Names the first that is wrong.
     """
-    missing = [m for m in reads if m not in data.processors]
-    if missing:
-        raise ConfigError(
-            where="robustness_curves",
-            found=f"data of {list(data.processors)}",
-            expected=f"data of {list(reads)}, which the model reads",
-            fix=f"give the DataModule a processor for {missing[0]!r}{nearest(missing[0], data.processors)}",
-        )
     unknown = [m for m in worse if m not in reads]
     if unknown or not worse:
         raise ConfigError(
@@ -89,19 +64,4 @@ def check_fit(
             found=f"{unknown[0]!r}{nearest(unknown[0], reads)}" if unknown else "none",
             expected=f"some of {', '.join(reads)}, which the model reads",
             fix="leave it out to take all of them",
-        )
-    if isinstance(model, MultimodalModel):
-        _same_classes(model, data)
-
-
-def _same_classes(model: MultimodalModel, data: MultimodalDataModule) -> None:
-    known = model.classes or tuple(map(str, range(model.num_classes)))
-    if len(known) != len(data.classes) or (model.classes is not None and known != tuple(data.classes)):
-        raise ConfigError(
-            where="robustness_curves, classes",
-            found=f"data with {', '.join(data.classes)}",
-            expected=f"{', '.join(known)}, as the model was trained on"
-            if model.classes
-            else f"{model.num_classes} of them, as the model has",
-            fix="give the data source `classes` in the model's order",
         )

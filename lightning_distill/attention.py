@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from lightning_distill.absence import all_there
 from lightning_distill.errors import ConfigError
+from lightning_distill.sizes import check_dropout, check_sizes
 
 
 def attendable(mask: Tensor) -> Tensor | None:
@@ -52,18 +53,8 @@ def check_layers(
             expected=f"both positive, and num_heads a divisor of {name}",
             fix=f"choose {name} as a multiple of num_heads",
         )
-    for depth, layers in depths.items():
-        if layers < 1:
-            raise ConfigError(
-                where=f"{head}.{depth}", found=layers, expected="1 or more layers", fix="start with 1"
-            )
-    if not 0 <= dropout < 1:
-        raise ConfigError(
-            where=f"{head}.dropout",
-            found=dropout,
-            expected="a probability of 0 or more and below 1",
-            fix="try 0.1",
-        )
+    check_sizes(head, depths)
+    check_dropout(head, dropout)
 
 
 class TransformerLayer(nn.Module):

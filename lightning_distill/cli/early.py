@@ -211,7 +211,12 @@ class _Names:
             if key not in by_name:
                 known = list(by_name)[place.filled :]
                 raise Paragraphs(self.words, place.path).no_argument(key, part.name, known)
-            self.value(value, place.inside(by_name[key]))
+            inside = place.inside(by_name[key])
+            called = ast.unparse(getattr(by_name[key].annotation, "value", ast.Pass())) == "Callable"
+            if value is None and called:  # the parser would take it, and fail where it is called
+                told, wanted = Paragraphs(self.words, inside.path), " or ".join(inside.names()[0])
+                raise told.error(key, "nothing", f"a {wanted}", "name one, or leave the key out")
+            self.value(value, inside)
 
     def _part(self, name: str, place: _Place) -> Part | None:
         """What a class_path of the package leads to; None if that cannot be told."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lightning_distill.cli import names
+from lightning_distill.cli.messages import Message, behind_a_loop, count_types, keys_of
 from lightning_distill.cli.paragraphs import Paragraphs
 from lightning_distill.errors import ConfigError, DistillError, nearest
 
@@ -31,56 +32,78 @@ def explain(error: BaseException, keys: Sequence[str], words: Sequence[str]) -> 
             return cause
         cause = cause.__cause__ or cause.__context__
     if type(error).__name__ == "ArgumentError":
-        return Complaint(str(error), keys, words).as_error()
+        text, file = behind_a_loop(error)
+        return Complaint(text, keys, [*words[:1], file] if file else words).as_error()
     return None
 
 
 class Complaint:
-    """One message of jsonargparse, which nests keys and classes by indentation.
+    """One message of jsonargparse, and the paragraph about it.
 
     Args:
         text: The message.
         keys: All keys of the command, dotted.
-        words: The command line.
+        words: The command line; only its command and a file, where the mistake is in that file.
     """
 
     def __init__(self, text: str, keys: Sequence[str], words: Sequence[str]) -> None:
-        self.given = re.findall(r"Given value: (.*)", text)
-        self.text = re.sub(r"(Given value( type)?|Subtypes): .*", "", text)
+        self.message = Message(text)
+        self.text, self.path = self.message.text, self.message.path
+        self.classes, self.values = self.message.classes, self.message.values
         self.keys, self.words = keys, words
-        self.path = re.findall(r'Parser key "(.+?)"', self.text)
-        # A union says the same of each of its members.
-        self.classes = list(dict.fromkeys(re.findall(r"Problem with given class_path '(.+?)'", self.text)))
 
     def as_error(self) -> ConfigError:
         """The first reading that fits."""
         readings: tuple[Callable[[], ConfigError | None], ...] = (
+            self._misplaced_key,
             self._unknown_option,
             self._unknown_key,
-            self._missing_file,
             self._broken_file,
+            self._missing_file,
             self._unknown_class,
-            self._misplaced_key,
             self._missing,
             self._wrong_type,
+            self._no_class,
         )
         for reading in readings:
             error = reading()
             if error is not None:
                 return error
         noise = ("Does not validate against", "Errors:", "Parser key", "Problem with given class_path")
-        found = "; ".join(self._lines(noise))
+        found = "; ".join(self.message.lines(noise))
         return self._told.error("", found, "a valid configuration", "see --help, or the example configs")
+
+    def _misplaced_key(self) -> ConfigError | None:
+        """A key beside class_path and init_args."""
+        dict_in_callable = re.search(r"Dict must include a class_path .*, but got (.*)", self.text)
+        if dict_in_callable:
+            shown = dict_in_callable[1]
+        elif "Option 'class_path' is not accepted" in self.text:
+            # Taken for arguments of the default.
+            shown = "".join(self.values[:1]).partition("init_args=")[2]
+        else:
+            shown = "".join(self.message.given[:1]) if "Not a valid subclass" in self.text else ""
+        found, allowed = keys_of(shown), ("class_path", "init_args", "dict_kwargs")
+        strange = [key for key in found if key not in allowed]
+        if "class_path" not in found or not strange:
+            return None
+        return self._told.error(
+            strange[0],
+            f"the key {strange[0]!r} beside class_path",
+            "only class_path and init_args there",
+            f"put arguments of the class under init_args{nearest(strange[0], allowed)}",
+        )
 
     def _unknown_option(self) -> ConfigError | None:
         """A key that a class does not take."""
-        match = re.search(r"Option '(.+?)' is not accepted(?:.*class_path='(.+?)')?", self.text)
-        match = match or re.search(r"^\s+unrecognized arguments: --([^=\s.]+)()", self.text, re.MULTILINE)
+        late = r"Callable\[\[(.*)\], [\w.]+\] expects a function or a callable class: "
+        match = re.search(rf"(?:{late})?Option '(.+?)' is not accepted", self.text)
+        match = match or re.search(r"()^\s+unrecognized arguments: --([^=\s.]+)", self.text, re.MULTILINE)
         if match is None:
             return None
-        option, made_by = match.groups()
-        owner = made_by or (self.classes[-1] if self.classes else "")
-        known = names.parameters(owner)[1 if made_by else 0 :]
+        option = match[2].partition(".")[0]
+        owner = self.classes[-1] if self.classes else ""
+        known = names.parameters(owner)[count_types(match[1]) if match[1] else 0 :]
         return self._told.no_argument(option, owner.rpartition(".")[2], known)
 
     def _unknown_key(self) -> ConfigError | None:
@@ -90,6 +113,21 @@ class Complaint:
         if match is None:
             return None
         return self._told.no_key(match[1], self.keys)
+
+    def _broken_file(self) -> ConfigError | None:
+        """A config that is no YAML, or no mapping."""
+        at = re.findall(r"line (\d+), column \d+", self.text)
+        part = re.search(r"Invalid content in sub-config file (.+?): ", self.text)
+        if part is not None and at:
+            found = re.findall(r'(\S.*)\n *in ".+", line', self.text)[-1:] or ["a mistake"]
+            return Paragraphs([*self.words[:1], part[1]], self.path).no_yaml(found[0], at[-1])
+        if "Problems parsing config" in self.text and at:
+            found = self.message.lines(("in ", "Problems"))[-1:] or ["a mistake"]
+            return self._told.no_yaml(found[0], at[-1])
+        if "Unexpected config" in self.text:
+            wanted = "YAML with keys such as model and data"
+            return self._told.error("", "no keys", wanted, "look at the file")
+        return None
 
     def _missing_file(self) -> ConfigError | None:
         """A config that is not there."""
@@ -104,17 +142,6 @@ class Complaint:
             path.name, f"no file {shown}", "a YAML file", f"check the path{nearest(path.name, there)}"
         )
 
-    def _broken_file(self) -> ConfigError | None:
-        """A config that is no YAML, or no mapping."""
-        at = re.findall(r"line (\d+), column \d+", self.text)
-        if "Problems parsing config" in self.text and at:
-            found = self._lines(("in ", "Problems"))[-1:] or ["a mistake"]
-            return self._told.no_yaml(found[0], at[-1])
-        if "Unexpected config" in self.text:
-            wanted = "YAML with keys such as model and data"
-            return self._told.error("", "no keys", wanted, "look at the file")
-        return None
-
     def _unknown_class(self) -> ConfigError | None:
         """A class that does not exist."""
         match = (
@@ -124,46 +151,31 @@ class Complaint:
         )
         if match is None:
             return None
-        name = match[1]
-        if self.classes and name in (self.classes[-1].split(".")[0], self.classes[-1].rpartition(".")[2]):
-            name = self.classes.pop()
-        kinds = names.kinds(self.classes[-1] if self.classes else "", self.path[-1] if self.path else "")
+        name, owners = match[1], list(self.classes)
+        while owners and name in (owners[-1].split(".")[0], owners[-1].rpartition(".")[2]):
+            name = owners.pop()
+        kinds = names.kinds(owners[-1] if owners else "", self.path[-1] if self.path else "")
         wanted = [kind.__name__ for kind in kinds]
         known = sorted({cls.__name__ for kind in kinds for cls in names.subclasses(kind)} - set(wanted))
         return self._told.no_class(name, wanted, known)
-
-    def _misplaced_key(self) -> ConfigError | None:
-        """A key beside class_path and init_args."""
-        if "Not a valid subclass" not in self.text or not self.given:
-            return None
-        depth, found = 0, []
-        for token in re.finditer(r"[{}]|'(\w+)':", self.given[0]):
-            depth += {"{": 1, "}": -1}.get(token[0], 0)
-            found += [token[1]] if depth == 1 and token[1] else []
-        allowed = ("class_path", "init_args", "dict_kwargs")
-        strange = [key for key in found if key not in allowed]
-        if "class_path" not in found or not strange:
-            return None
-        return self._told.error(
-            strange[0],
-            f"the key {strange[0]!r} beside class_path",
-            "only class_path and init_args there",
-            f"put arguments of the class under init_args{nearest(strange[0], allowed)}",
-        )
 
     def _missing(self) -> ConfigError | None:
         """Required keys that were not given."""
         match = re.search(r"following arguments are required: (.+)", self.text)
         if match is None:
             return None
-        missing = " and no ".join(word.rpartition(".")[2] for word in reversed(match[1].strip().split(", ")))
+        missing = [word.rpartition(".")[2] for word in reversed(match[1].strip().split(", "))]
+        found = f"no {' and no '.join(missing)}"
         if self.classes:
             owner = self.classes[-1].rpartition(".")[2]
-            return self._told.error("", f"no {missing} for {owner}", "a value", "add it under init_args")
+            kinds = [kind.__name__ for name in missing for kind in names.kinds(self.classes[-1], name)]
+            wanted = f"a {' and a '.join(kinds)}" if len(kinds) == len(missing) else "a value"
+            fix = "add it under init_args"
+            return self._told.error(owner, f"{found} for {owner}", wanted, fix, is_key=False)
         fix = "add --config FILE, for example --config configs/experiment/digits_teacher.yaml"
         if self.words[:1] != ["fit"]:
             fix = "add --run RUN, the folder of a run, or --config FILE"
-        return self._told.error("", f"no {missing}", "both, usually from a config file", fix)
+        return self._told.error("", found, "both, usually from a config file", fix)
 
     def _wrong_type(self) -> ConfigError | None:
         """A value of another type."""
@@ -172,15 +184,22 @@ class Complaint:
         wanted += re.findall(r"Expected an? typing\.Literal\[(.+?)\]", self.text)
         if not wanted:
             return None
-        got = re.search(r"Got value: (?!Namespace)(.*)", self.text)
-        value = got[1] if got else "".join(self.given[:1]).partition(". Got value")[0]
+        got = [value for value in self.values if not value.startswith("Namespace(")]
+        value = "".join(got[:1] or self.message.given[:1])
         key = self.path[-1].rpartition(".")[2] if self.path else ""
         return self._told.error(key, repr(value), " or ".join(dict.fromkeys(wanted)), "correct the value")
 
-    def _lines(self, noise: tuple[str, ...]) -> list[str]:
-        lines = [line.strip(" -") for line in self.text.splitlines()]
-        return [line for line in lines if line and not line.startswith(noise)]
+    def _no_class(self) -> ConfigError | None:
+        """Something else where a class is taken."""
+        wanted = "a dot import path string:|an import path or a subclass spec, but got"
+        match = re.search(rf"Expected (?:{wanted}) (.*)", self.text)
+        if match is None:
+            return None
+        found = "nothing" if match[1] == "None" else repr(match[1])
+        return self._told.error("", found, "a class: its name, or class_path and init_args", "name one")
 
     @property
     def _told(self) -> Paragraphs:
-        return Paragraphs(self.words, self.path)
+        file = self.message.file
+        named = any(file in word for word in self.words)
+        return Paragraphs(self.words if named else [*self.words, file], self.path)

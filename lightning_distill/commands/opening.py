@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_distill.errors import CheckpointError, ConfigError, DistillError
+from lightning_distill.errors import CheckpointError, ConfigError, DistillError, nearest
 from lightning_distill.shelves import import_shelves
 
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ def run_config(run: Path) -> dict[str, Any]:
 
 
 def _not_a_run(path: Path, found: object) -> CheckpointError:
+    others = [other.parent.name for other in path.parent.parent.glob("*/config.yaml")]
     return CheckpointError(
         where=path,
         found=found,
         expected="the config of a run, as `fit` writes it",
-        fix="name the folder of a finished run: lightning-distill evaluate --run RUN",
+        fix=f"name the folder of a run that `fit` has finished{nearest(path.parent.name, others)}",
     )
 
 
@@ -130,7 +131,7 @@ def data_and_task(config: dict[str, Any], path: Path) -> tuple[MultimodalDataMod
             where=f"{path}, data",
             found=f"a {type(made.data).__name__}",
             expected="a MultimodalDataModule, which says which modalities a sample has",
-            fix="call lightning_distill.evaluation.evaluate_subsets on a DataModule of that kind",
+            fix="make it one of the package's, or a subclass of MultimodalDataModule",
         )
     return made.data, made.task if task else Classification()
 

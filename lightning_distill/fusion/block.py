@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead, power_normalize, product
+from lightning_distill.sizes import check_sizes
 
 
 class BLOCKFusion(FusionHead):
@@ -45,11 +46,12 @@ class BLOCKFusion(FusionHead):
         rank: int = 5,
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if min(core_dim, chunks, rank) < 1 or core_dim % chunks:
+        check_sizes("BLOCKFusion", {"core_dim": core_dim, "chunks": chunks, "rank": rank})
+        if core_dim % chunks:
             raise ConfigError(
-                where="BLOCKFusion",
-                found=f"core_dim={core_dim}, chunks={chunks}, rank={rank}",
-                expected="all at least 1, and chunks a divisor of core_dim",
+                where="BLOCKFusion.chunks",
+                found=f"chunks = {chunks}, core_dim = {core_dim}",
+                expected="a divisor of core_dim",
                 fix="choose core_dim as a multiple of chunks",
             )
         self.chunks = chunks

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
+from lightning_distill.sizes import check_dropout, check_sizes
 
 
 class ConcatMLPFusion(FusionHead):
@@ -36,13 +36,8 @@ class ConcatMLPFusion(FusionHead):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if hidden_dim < 1 or not 0 <= dropout < 1:
-            raise ConfigError(
-                where="ConcatMLPFusion",
-                found=f"hidden_dim={hidden_dim}, dropout={dropout}",
-                expected="a width of 1 or more, and a dropout of 0 or more and below 1",
-                fix="try hidden_dim: 256 and dropout: 0.1",
-            )
+        check_sizes("ConcatMLPFusion", {"hidden_dim": hidden_dim})
+        check_dropout("ConcatMLPFusion", dropout)
         self.hidden = nn.Linear(sum(feature_dims.values()), hidden_dim)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden_dim, output_dim)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.absence import filled
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
+from lightning_distill.sizes import check_sizes
 
 
 class DeepSetsFusion(FusionHead):
@@ -35,13 +35,7 @@ class DeepSetsFusion(FusionHead):
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int = 128, hidden_dim: int = 128) -> None:
         super().__init__(feature_dims, output_dim)
-        if hidden_dim < 1:
-            raise ConfigError(
-                where="DeepSetsFusion.hidden_dim",
-                found=hidden_dim,
-                expected="a width of 1 or more",
-                fix="try hidden_dim: 128",
-            )
+        check_sizes("DeepSetsFusion", {"hidden_dim": hidden_dim})
         # The bias of each is its modality's embedding.
         self.project = nn.ModuleDict({m: nn.Linear(dim, hidden_dim) for m, dim in self.feature_dims.items()})
         self.phi = _network(hidden_dim, hidden_dim)

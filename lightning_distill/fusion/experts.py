@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
+from lightning_distill.sizes import check_sizes
 
 
 class MixtureOfExpertsFusion(FusionHead):
@@ -46,13 +46,7 @@ class MixtureOfExpertsFusion(FusionHead):
         hidden_dim: int = 128,
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if min(num_experts, hidden_dim) < 1:
-            raise ConfigError(
-                where="MixtureOfExpertsFusion",
-                found=f"num_experts={num_experts}, hidden_dim={hidden_dim}",
-                expected="1 or more of each",
-                fix="try num_experts: 4 and hidden_dim: 128",
-            )
+        check_sizes("MixtureOfExpertsFusion", {"num_experts": num_experts, "hidden_dim": hidden_dim})
         total = sum(feature_dims.values())
         self.gate = nn.Linear(total + len(feature_dims), num_experts, bias=False)
         self.hidden = nn.Linear(total, num_experts * hidden_dim)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
+from lightning_distill.sizes import check_sizes
 
 
 class LateFusion(FusionHead):
@@ -37,13 +37,7 @@ class LateFusion(FusionHead):
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int = 128, hidden_dim: int = 128) -> None:
         super().__init__(feature_dims, output_dim)
-        if hidden_dim < 1:
-            raise ConfigError(
-                where="LateFusion.hidden_dim",
-                found=hidden_dim,
-                expected="a width of 1 or more",
-                fix="try hidden_dim: 128",
-            )
+        check_sizes("LateFusion", {"hidden_dim": hidden_dim})
         self.hidden = nn.ModuleDict({m: nn.Linear(dim, hidden_dim) for m, dim in self.feature_dims.items()})
         self.output = nn.ModuleDict({m: nn.Linear(hidden_dim, output_dim, bias=False) for m in self.hidden})
         self.bias = nn.Parameter(torch.zeros(len(feature_dims), output_dim))

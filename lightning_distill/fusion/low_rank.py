@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
+from lightning_distill.sizes import check_sizes
 
 
 class LowRankFusion(FusionHead):
@@ -42,8 +42,7 @@ class LowRankFusion(FusionHead):
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int = 128, rank: int = 4) -> None:
         super().__init__(feature_dims, output_dim)
-        if rank < 1:
-            raise ConfigError(where="LowRankFusion.rank", found=rank, expected="1 or more", fix="try 4")
+        check_sizes("LowRankFusion", {"rank": rank})
         self.factors = nn.ModuleDict(
             {m: nn.Linear(dim, output_dim * rank) for m, dim in self.feature_dims.items()}
         )

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.absence import all_there
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead, power_normalize
 from lightning_distill.randomness import generator
+from lightning_distill.sizes import check_sizes
 
 
 def count_sketch(x: Tensor, index: Tensor, sign: Tensor, sketch_dim: int) -> Tensor:
@@ -92,13 +92,7 @@ class MCBFusion(FusionHead):
         self, feature_dims: Mapping[str, int], output_dim: int = 128, sketch_dim: int = 1024, seed: int = 0
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if sketch_dim < 1:
-            raise ConfigError(
-                where="MCBFusion.sketch_dim",
-                found=sketch_dim,
-                expected="a width of at least 1",
-                fix="1024 is the default",
-            )
+        check_sizes("MCBFusion", {"sketch_dim": sketch_dim})
         self.sketch = nn.ModuleDict(
             {m: _CountSketch(dim, sketch_dim, seed, m) for m, dim in self.feature_dims.items()}
         )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead, power_normalize, product
+from lightning_distill.sizes import check_dropout, check_sizes
 
 
 class MFBFusion(FusionHead):
@@ -37,20 +37,8 @@ class MFBFusion(FusionHead):
         self, feature_dims: Mapping[str, int], output_dim: int = 128, factor: int = 2, dropout: float = 0.0
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if factor < 1:
-            raise ConfigError(
-                where="MFBFusion.factor",
-                found=factor,
-                expected="at least 1 product for each entry of x",
-                fix="2 is the default",
-            )
-        if not 0 <= dropout < 1:
-            raise ConfigError(
-                where="MFBFusion.dropout",
-                found=dropout,
-                expected="a share in [0, 1)",
-                fix="0 turns it off",
-            )
+        check_sizes("MFBFusion", {"factor": factor})
+        check_dropout("MFBFusion", dropout)
         self.factor = factor
         self.project = nn.ModuleDict(
             {m: nn.Linear(dim, output_dim * factor, bias=False) for m, dim in self.feature_dims.items()}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead, product
+from lightning_distill.sizes import check_dropout, check_sizes
 
 
 class MLBFusion(FusionHead):
@@ -38,20 +38,8 @@ class MLBFusion(FusionHead):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if hidden_dim < 1:
-            raise ConfigError(
-                where="MLBFusion.hidden_dim",
-                found=hidden_dim,
-                expected="a width of at least 1",
-                fix="256 is the default",
-            )
-        if not 0 <= dropout < 1:
-            raise ConfigError(
-                where="MLBFusion.dropout",
-                found=dropout,
-                expected="a share in [0, 1)",
-                fix="0 turns it off",
-            )
+        check_sizes("MLBFusion", {"hidden_dim": hidden_dim})
+        check_dropout("MLBFusion", dropout)
         self.project = nn.ModuleDict({m: nn.Linear(dim, hidden_dim) for m, dim in self.feature_dims.items()})
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden_dim, output_dim)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead, product
+from lightning_distill.sizes import check_sizes
 
 
 class MUTANFusion(FusionHead):
@@ -39,13 +39,7 @@ class MUTANFusion(FusionHead):
         self, feature_dims: Mapping[str, int], output_dim: int = 128, core_dim: int = 64, rank: int = 5
     ) -> None:
         super().__init__(feature_dims, output_dim)
-        if min(core_dim, rank) < 1:
-            raise ConfigError(
-                where="MUTANFusion",
-                found=f"core_dim={core_dim}, rank={rank}",
-                expected="both at least 1",
-                fix="core_dim=64, rank=5 are the defaults",
-            )
+        check_sizes("MUTANFusion", {"core_dim": core_dim, "rank": rank})
         self.rank = rank
         self.project = nn.ModuleDict(
             {m: nn.Linear(dim, core_dim, bias=False) for m, dim in self.feature_dims.items()}

@@ -11,6 +11,7 @@ from torch.nn import functional
 from lightning_distill.absence import filled
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion.base import FusionHead
+from lightning_distill.sizes import check_sizes
 
 LARGEST: Final = 2**28
 """Weights of the last layer above which it is surely a mistake: 1 GiB in float32."""
@@ -46,10 +47,7 @@ class TensorFusion(FusionHead):
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int = 128, factor_dim: int = 16) -> None:
         super().__init__(feature_dims, output_dim)
-        if factor_dim < 1:
-            raise ConfigError(
-                where="TensorFusion.factor_dim", found=factor_dim, expected="1 or more", fix="try 16"
-            )
+        check_sizes("TensorFusion", {"factor_dim": factor_dim})
         size = (factor_dim + 1) ** len(feature_dims)
         if size * output_dim > LARGEST:
             raise ConfigError(

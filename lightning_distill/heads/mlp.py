@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
 from lightning_distill.heads.base import TaskHead
+from lightning_distill.sizes import check_dropout, check_sizes
 
 
 class MLPHead(TaskHead):
@@ -28,13 +28,8 @@ class MLPHead(TaskHead):
         self, in_features: int, out_features: int, hidden_dim: int = 128, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if hidden_dim < 1 or not 0 <= dropout < 1:
-            raise ConfigError(
-                where="MLPHead",
-                found=f"hidden_dim={hidden_dim}, dropout={dropout}",
-                expected="a width of 1 or more, and a dropout of 0 or more and below 1",
-                fix="try hidden_dim: 128 and dropout: 0.1",
-            )
+        check_sizes("MLPHead", {"hidden_dim": hidden_dim})
+        check_dropout("MLPHead", dropout)
         self.hidden = nn.Linear(in_features, hidden_dim)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden_dim, out_features)

@@ -33,10 +33,11 @@ def robustness_table(runs: Runs, metric: str, title: str) -> Table:
     words = f"{metric_heading(metric)} as one modality at a time gets worse"
     table = Table(title=Text(f"{title}\n{words}\n", style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
-    for name in ("corruption", "modality", *(["run"] if several else [])):
+    table.add_column("corruption", no_wrap=True)
+    for name in ("modality", *(["run"] if several else [])):
         table.add_column(Text(name), overflow="fold")
     levels = dict.fromkeys(level for curves in runs.values() for curve in curves for level in curve.levels)
-    for name in (*(f"{level:g}" for level in levels), "area", *(["against\nthe first"] if several else [])):
+    for name in (*(f"{level:g}" for level in levels), "area", *(["against\nfirst"] if several else [])):
         table.add_column(Text(name), justify="right", no_wrap=True)
     before = ""
     for way, modality in kinds(runs):
@@ -127,13 +128,17 @@ def _remarks(runs: Runs, several: bool) -> str:
     """What the numbers are of, and what they leave out."""
     lines = ["area: mean over the levels."]
     if several:
-        lines.append("against the first: mean of how much less the run loses than the first run does.")
+        lines.append("against first: mean of how much less the run loses than the first run does.")
     sizes = {run: curves[0].samples for run, curves in runs.items() if curves}
     alike = len(set(sizes.values())) == 1
     told = [f"{size:,}" for size in sizes.values()][:1] if alike else [f"{r} {n:,}" for r, n in sizes.items()]
     lines.append(f"samples: {', '.join(told)}" + (" in each run." if several and alike else "."))
     for run, curves in runs.items():
-        kept = [f"{c.corruption} of {c.modality} {c.unchanged:,}" for c in curves if c.unchanged]
-        if kept:
-            lines.append(f"no worse at any level{f', {run}' if several else ''}: {', '.join(kept)}.")
+        spared: dict[str, list[str]] = {}
+        for curve in (curve for curve in curves if curve.unchanged):
+            spared.setdefault(curve.corruption, []).append(f"{curve.modality} {curve.unchanged:,}")
+        if spared:
+            told = [f"{way} of {', '.join(counts)}" for way, counts in spared.items()]
+            about = "samples that no level changes, such as those that lack the modality"
+            lines.append(f"{about}{f', {run}' if several else ''}: {'; '.join(told)}.")
     return "\n" + "\n".join(lines)

@@ -18,6 +18,13 @@ from tests.cli.conftest import Config, Project, module
 from tests.cli.test_mistakes import IN_A_FILE, distil, student
 from tests.test_configs import EXPERIMENTS
 
+LATE = (
+    "key in a callable's callable",
+    "class in a callable's callable",
+    "mapping under a wrong key",
+    "key in the task head",
+)
+"""In what the model makes later, from sizes."""
 FOUND = (
     "module key",
     "key in a loss",
@@ -29,6 +36,7 @@ FOUND = (
     "loss class with its path",
     "encoder class",
     "data class",
+    *LATE,
 )
 """The mistakes of `test_mistakes` that are names of this package."""
 
@@ -44,7 +52,10 @@ def test_mistyped_names_are_found(project: Project, name: str) -> None:
     assert all(part.removeprefix("found ") in told for part in parts)
 
 
-@pytest.mark.parametrize("name", ["key in a loss", "key in a callable", "module class", "encoder class"])
+SAME = ("key in a loss", "key in a callable", "module class", "encoder class", *LATE)
+
+
+@pytest.mark.parametrize("name", SAME)
 def test_the_paragraph_is_that_of_the_parser(project: Project, name: str) -> None:
     words = ["fit", "--config", project.change("mistake.yaml", IN_A_FILE[name][0])]
     with pytest.raises(ConfigError) as early:
@@ -65,6 +76,19 @@ def test_a_key_of_the_command(project: Project) -> None:
 @pytest.mark.parametrize("name", sorted(set(IN_A_FILE) - {*FOUND, "top key"}))
 def test_other_mistakes_are_left_to_the_parser(project: Project, name: str) -> None:
     check_names(["fit", "--config", project.change("mistake.yaml", IN_A_FILE[name][0])])
+
+
+@pytest.mark.parametrize("key", ["fusion", "head"])
+def test_a_key_without_its_class(project: Project, key: str) -> None:
+    """The parser takes it, and fails where it would call it."""
+    file = project.change("empty.yaml", lambda c: student(c).update({key: None}))
+    line = 1 + [text.strip() for text in Path(file).read_text().splitlines()].index(f"{key}: null")
+    kind = {"fusion": "FusionHead", "head": "TaskHead"}[key]
+    with pytest.raises(ConfigError) as told:
+        check_names(["fit", "-c", file])
+    place = f"empty.yaml, line {line}, model.student.{key}"
+    assert str(told.value).startswith(f"{place}: found nothing; expected a {kind}. To fix: name one")
+    check_names(["fit", "-c", project.change("free.yaml", lambda c: student(c).update(feature_clip=None))])
 
 
 def test_no_yaml(project: Project) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Config, Project, module
 
+HEAD = {"class_path": "GatedFusion"}
 KD = {"class_path": "LogitKD", "init_args": {"temperature": 2.0}}
 TEACHER = {
     "class_path": "FrozenTeacher",
@@ -31,6 +32,11 @@ def student(config: Config) -> Config:
 def distil(config: Config, **term: Any) -> None:
     """Add a teacher and a term."""
     module(config).update(teacher=TEACHER, losses={"kd": KD | term})
+
+
+def fuse(config: Config, name: str, **given: Any) -> None:
+    """Give the student a fusion head."""
+    student(config)["fusion"] = {"class_path": name, "init_args": given}
 
 
 IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
@@ -149,6 +155,66 @@ IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
         "model.clip_rule",
         ["found no epsilon for ValueClip"],
     ),
+    "number in a callable": (
+        lambda c: fuse(c, "GatedFusion", output_dim="wide"),
+        "model.student.fusion.output_dim",
+        ["found 'wide'; expected a whole number"],
+    ),
+    "required key of a callable": (
+        lambda c: fuse(c, "LearnedPlaceholders"),
+        "model.student.fusion",
+        ["found no fusion for LearnedPlaceholders; expected a FusionHead."],
+    ),
+    "key in a callable's callable": (
+        lambda c: fuse(c, "LearnedPlaceholders", fusion=HEAD | {"init_args": {"output_dm": 3}}),
+        "model.student.fusion.fusion.output_dm",
+        ["which GatedFusion does not have; expected one of output_dim.", "did you mean 'output_dim'?"],
+    ),
+    "class in a callable's callable": (
+        lambda c: fuse(c, "LearnedPlaceholders", fusion={"class_path": "GatedFuson"}),
+        "model.student.fusion.fusion",
+        ["found 'GatedFuson'", "or another FusionHead", "did you mean 'GatedFusion'?"],
+    ),
+    "number in a callable's callable": (
+        lambda c: fuse(c, "LearnedPlaceholders", fusion=HEAD | {"init_args": {"output_dim": "wide"}}),
+        "model.student.fusion.fusion.output_dim",
+        ["found 'wide'; expected a whole number"],
+    ),
+    "required key of a callable's callable": (
+        lambda c: fuse(c, "LearnedPlaceholders", fusion={"class_path": "LearnedPlaceholders"}),
+        "model.student.fusion.fusion",
+        ["found no fusion for LearnedPlaceholders; expected a FusionHead."],
+    ),
+    "mapping under a wrong key": (
+        lambda c: fuse(c, "LearnedPlaceholders", fuson=HEAD),
+        "model.student.fusion.fuson",
+        ["which LearnedPlaceholders does not have; expected one of fusion.", "did you mean 'fusion'?"],
+    ),
+    "key in the task head": (
+        lambda c: student(c).update(head={"class_path": "MLPHead", "init_args": {"hiden_dim": 3}}),
+        "model.student.head.hiden_dim",
+        ["expected one of hidden_dim, dropout.", "did you mean 'hidden_dim'?"],
+    ),
+    "beside class_path of a callable": (
+        lambda c: student(c).update(fusion=HEAD | {"output_dim": 3}),
+        "model.student.fusion.output_dim",
+        ["found the key 'output_dim' beside class_path", "under init_args"],
+    ),
+    "beside class_path of a callable's callable": (
+        lambda c: fuse(c, "LearnedPlaceholders", fusion=HEAD | {"output_dim": 3}),
+        "model.student.fusion.fusion.output_dim",
+        ["found the key 'output_dim' beside class_path", "under init_args"],
+    ),
+    "no class where one is taken": (
+        lambda c: student(c).update(fusion=[1]),
+        "model.student.fusion",
+        ["found '[1]'; expected a class"],
+    ),
+    "no such module of a callable": (
+        lambda c: student(c).update(fusion={"class_path": "mine.Head"}),
+        "model.student.fusion",
+        ["found 'mine.Head'", "or another FusionHead"],
+    ),
     "value out of range": (
         lambda c: module(c).update(clip_rule={"class_path": "ValueClip", "init_args": {"epsilon": -1}}),
         "ValueClip.epsilon",
@@ -195,6 +261,46 @@ def test_mistake_on_the_command_line(project: Project, name: str) -> None:
     assert all(part in paragraph for part in parts), paragraph
     assert len(paragraph) < 500
     assert not Path("runs").exists()
+
+
+IN_A_PART: dict[str, tuple[str, str, str]] = {
+    "key": ("{class_path: GatedFusion,\ninit_args: {output_dm: 3}}", "line 2", "mean 'output_dim'?"),
+    "class": ("class_path: GatedFuson", "line 1", "did you mean 'GatedFusion'?"),
+    "type": ("class_path: GatedFusion\ninit_args: {output_dim: wide}", "line 2", "expected a whole number"),
+    "beside": ("class_path: GatedFusion\noutput_dim: 3", "line 2", "under init_args"),
+    "nested key": (
+        "class_path: LearnedPlaceholders\n"
+        "init_args:\n  fusion: {class_path: GatedFusion, init_args: {output_dm: 3}}",
+        "line 3, model.student.fusion.fusion.output_dm",
+        "which GatedFusion does not have",
+    ),
+    "required": ("class_path: LearnedPlaceholders", "line 1", "found no fusion for LearnedPlaceholders"),
+    "a word": ("hello", "model.student.fusion", "found 'hello'; expected a class"),
+    "nothing": ("", "model.student.fusion", "found nothing; expected a class"),
+    "no YAML": ("class_path: [1\n", "model.student.fusion", "look at line 2"),
+}
+
+
+@pytest.mark.parametrize(
+    "named", ["--model.student.fusion part.yaml", "--model.student.fusion=part.yaml", ""]
+)
+@pytest.mark.parametrize("name", IN_A_PART)
+def test_mistake_in_a_part_file(project: Project, name: str, named: str) -> None:
+    text, where, told = IN_A_PART[name]
+    Path("part.yaml").write_text(text)
+    edit = (lambda c: None) if named else (lambda c: student(c).update(fusion="part.yaml"))
+    paragraph = project.fails("fit", "--config", project.change("whole.yaml", edit), *named.split())
+    assert paragraph.startswith("error: part.yaml, "), paragraph
+    assert where in paragraph.partition(": found ")[0]
+    assert told in paragraph
+    assert len(paragraph) < 500
+
+
+def test_a_part_file_and_a_mistake_after_it(project: Project) -> None:
+    Path("part.yaml").write_text("class_path: GatedFusion\ninit_args: {output_dim: 3}\n")
+    words = ("--model.student.fusion", "part.yaml", "--model.student.fusion.output_dm", "3")
+    paragraph = project.fails("fit", "--config", "small.yaml", *words)
+    assert paragraph.startswith("error: command line, model.student.fusion.output_dm: found the key")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -66,6 +67,17 @@ def values(module: nn.Module) -> dict[str, Array]:
 def sigmoid(x: Array) -> Array:
     """Of each entry."""
     return 1 / (1 + np.exp(-x))
+
+
+def gelu(x: Array) -> Array:
+    """x * Phi(x) of each entry, with the distribution function of the normal law."""
+    return np.asarray(x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2)
+
+
+def power_normalized(z: Array) -> Array:
+    """Signed square root, in the form that has a slope at 0, and L2 norm over the last dimension."""
+    s = z / np.sqrt(np.abs(z) + 1e-6)
+    return np.asarray(s / np.sqrt((s**2).sum(axis=-1, keepdims=True)))
 
 
 def softmax(x: Array) -> Array:

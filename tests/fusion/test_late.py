@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
@@ -13,16 +12,13 @@ from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import LateFusion, MeanFusion
 from lightning_distill.heads import MLPHead
 from tests.builders import make_batch, make_model
-from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, run, sample, values
-
-erf = np.vectorize(math.erf)
+from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, gelu, run, sample, values
 
 
 def branch(w: dict[str, Array], x: Array, modality: str, index: int) -> Array:
-    """h_m of one sample: one hidden layer with GELU, x * Phi(x)."""
+    """h_m of one sample: one hidden layer with GELU."""
     u = w[f"hidden.{modality}.weight"] @ x + w[f"hidden.{modality}.bias"]
-    gelu = u * (1 + erf(u / math.sqrt(2))) / 2
-    return np.asarray(w[f"output.{modality}.weight"] @ gelu + w["bias"][index])
+    return np.asarray(w[f"output.{modality}.weight"] @ gelu(u) + w["bias"][index])
 
 
 @COUNTS

@@ -12,7 +12,18 @@ from torch import Tensor
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import MCBFusion, compact_bilinear, count_sketch
-from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, Mask, run, sample, values
+from tests.fusion.reference import (
+    BATCH,
+    COUNTS,
+    HOLES,
+    WIDTHS,
+    Array,
+    Mask,
+    power_normalized,
+    run,
+    sample,
+    values,
+)
 
 OUT = 7
 
@@ -37,8 +48,7 @@ def mcb(head: MCBFusion, features: dict[str, Array], present: dict[str, Mask], w
                 at += int(index[entry])
                 value *= sign[entry] * features[m][i][entry]
             z[at % width] += value
-        s = z / np.sqrt(np.abs(z) + 1e-6)
-        rows.append(w["out.weight"] @ (s / np.sqrt((s**2).sum())) + w["out.bias"])
+        rows.append(w["out.weight"] @ power_normalized(z) + w["out.bias"])
     return np.stack(rows)
 
 

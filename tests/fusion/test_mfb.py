@@ -10,13 +10,18 @@ import torch
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import MFBFusion
-from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, Mask, run, sample, values
-
-
-def normalised(z: Array) -> Array:
-    """Power and L2 normalisation of each row, in the form that has a slope at 0."""
-    s = z / np.sqrt(np.abs(z) + 1e-6)
-    return np.asarray(s / np.sqrt((s**2).sum(axis=1, keepdims=True)))
+from tests.fusion.reference import (
+    BATCH,
+    COUNTS,
+    HOLES,
+    WIDTHS,
+    Array,
+    Mask,
+    power_normalized,
+    run,
+    sample,
+    values,
+)
 
 
 def products(w: dict[str, Array], features: dict[str, Array], present: dict[str, Mask]) -> Array:
@@ -40,7 +45,7 @@ def test_formula(count: int, holes: bool, factor: int) -> None:
     """Yu et al. (1708.01471), section 3."""
     widths, features, present = sample(count, holes)
     head = MFBFusion(widths, output_dim=7, factor=factor)
-    expected = normalised(pooled(products(values(head), features, present), 7, factor))
+    expected = power_normalized(pooled(products(values(head), features, present), 7, factor))
     np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10)
     assert not any("bias" in name for name, _ in head.named_parameters())
 
@@ -78,7 +83,7 @@ def test_dropout_comes_before_the_sum() -> None:
     found = run(head, features, present)
     torch.manual_seed(3)
     kept = torch.nn.functional.dropout(torch.ones(BATCH, 21, dtype=torch.float64), 0.5).numpy()
-    expected = normalised(pooled(products(w, features, present) * kept, 7, 3))
+    expected = power_normalized(pooled(products(w, features, present) * kept, 7, 3))
     assert {0.0, 2.0} == set(kept.flatten())
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 

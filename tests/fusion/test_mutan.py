@@ -79,5 +79,5 @@ def test_each_slice_of_the_core_has_that_rank(rank: int) -> None:
 
 @pytest.mark.parametrize("options", [{"core_dim": 0}, {"rank": 0}])
 def test_refuses(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"MUTANFusion.*{next(iter(options))}=0"):
+    with pytest.raises(ConfigError, match=rf"MUTANFusion\.{next(iter(options))}: found 0"):
         MUTANFusion(WIDTHS, **options)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import AttentionFusion, ConcatFusion, GatedFusion
@@ -101,7 +102,8 @@ def test_attention(count: int, holes: bool, heads: int) -> None:
     head = AttentionFusion(widths, output_dim=8, num_heads=heads)
     expected = attention(values(head), features, present, heads)
     np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-9)
-    np.testing.assert_allclose(run(head.eval(), features, present), expected, rtol=1e-9)
+    with torch.no_grad():  # without gradients PyTorch may take another way through its attention
+        np.testing.assert_allclose(run(head.eval(), features, present), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"num_heads": 3}, {"num_heads": 0}, {"output_dim": 0, "num_heads": 1}])

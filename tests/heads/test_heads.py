@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import erf
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import ConcatFusion, LateFusion
 from lightning_distill.heads import LinearHead, MLPHead
 from tests.builders import make_batch, make_model
+from tests.fusion.reference import gelu
 from tests.shelves import build, concrete
 
 HEADS = pytest.mark.parametrize("cls", concrete("heads"))
@@ -65,8 +65,7 @@ def test_mlp() -> None:
     x = np.random.default_rng(0).normal(size=(5, 6))
     w = {name: p.detach().numpy() for name, p in head.named_parameters()}
     hidden = x @ w["hidden.weight"].T + w["hidden.bias"]
-    gelu = hidden * (1 + np.vectorize(erf)(hidden / np.sqrt(2))) / 2
-    expected = gelu @ w["output.weight"].T + w["output.bias"]
+    expected = gelu(hidden) @ w["output.weight"].T + w["output.bias"]
     np.testing.assert_allclose(head(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-12)
 
 
@@ -78,11 +77,11 @@ def test_dropout_of_the_mlp_acts_in_training_only() -> None:
 
 @pytest.mark.parametrize("options", [{"hidden_dim": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
 def test_bad_settings_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="MLPHead"):
+    with pytest.raises(ConfigError, match=rf"MLPHead\.{next(iter(options))}"):
         MLPHead(6, 3, **options)
 
 
-def test_an_mlp_lets_a_concatenation_interact_and_late_fusion_refuses_it() -> None:
+def test_an_mlp_lets_a_concatenation_interact() -> None:
     """f(a, b) - f(a, b') - f(a', b) + f(a', b') is 0 for whatever only adds up."""
 
     def interaction(model: Any) -> float:
@@ -93,10 +92,8 @@ def test_an_mlp_lets_a_concatenation_interact_and_late_fusion_refuses_it() -> No
             return model(mixed).logits
 
         mixed = logits(batch, batch) - logits(batch, other) - logits(other, batch) + logits(other, other)
-        return float(mixed.abs().max())
+        return float(mixed.detach().abs().max())
 
     assert interaction(make_model(fusion=ConcatFusion).eval()) < 1e-5
     assert interaction(make_model(fusion=LateFusion).eval()) < 1e-5
     assert interaction(make_model(head=MLPHead).eval()) > 1e-3
-    with pytest.raises(ConfigError, match=r"MLPHead behind LateFusion.*MeanFusion"):
-        make_model(fusion=LateFusion, head=MLPHead)

@@ -55,7 +55,10 @@ def test_one_run() -> None:
     ]
     text = "\n".join(shown)
     assert "samples: 1,200." in text
-    assert "noise of text 1, absence of text 1" in " ".join(text.split())
+    assert (
+        "no level changes, such as those that lack the modality: noise of text 1; absence of text 1"
+        in " ".join(text.split())
+    )
     assert "against" not in text
 
 
@@ -102,6 +105,13 @@ def test_three_modalities_two_runs_and_five_levels_fit_into_100_columns() -> Non
     shown = lines(robustness_table({"runs/teacher": every, "runs/student": every}, "accuracy", "x"), 100)
     assert len(rows(shown)) == 18
     assert rows(shown)[0] == ["noise", "image", "runs/teacher", *["100.0"] * 6]
+
+
+def test_the_ways_to_get_worse_are_whole_words_in_80_columns() -> None:
+    levels = (0.0, 0.25, 0.5, 0.75, 1.0)
+    every = [Curve(way, m, levels, {"accuracy": (1.0,) * 5}, 9, 0) for way in WAYS for m in ("image", "text")]
+    shown = lines(robustness_table({"runs/teacher": every, "runs/a_long_name": every}, "accuracy", "x"), 80)
+    assert {line.partition(" ")[0] for line in shown} >= set(WAYS)
 
 
 def test_names_are_not_read_as_markup() -> None:

@@ -48,7 +48,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch, Feature, Tokens
 
 TRAIN, VALIDATION, TEST = 20_000, 4_000, 10_000
-STEPS, BATCH, RATE, CHECKS = 800, 64, 3e-3, 5
+STEPS, BATCH, RATE, CHECKS = 1000, 64, 3e-3, 5
 WARM_UP, LARGEST_NORM = 100, 1.0
 FEATURES, TOKENS = 32, 2
 

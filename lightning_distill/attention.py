@@ -45,6 +45,22 @@ def check_layers(
     Raises:
         ConfigError: If they do not.
     """
+    check_heads(head, width, num_heads)
+    check_sizes(head, depths)
+    check_dropout(head, dropout)
+
+
+def check_heads(head: str, width: tuple[str, int], num_heads: int) -> None:
+    """The attention heads divide the width.
+
+    Args:
+        head: Class that is made of them.
+        width: Name and value of the option for the width of its tokens.
+        num_heads: Attention heads.
+
+    Raises:
+        ConfigError: If they do not.
+    """
     name, size = width
     if size < 1 or num_heads < 1 or size % num_heads:
         raise ConfigError(
@@ -53,8 +69,6 @@ def check_layers(
             expected=f"both positive, and num_heads a divisor of {name}",
             fix=f"choose {name} as a multiple of num_heads",
         )
-    check_sizes(head, depths)
-    check_dropout(head, dropout)
 
 
 class TransformerLayer(nn.Module):

@@ -17,6 +17,8 @@ from typing import Final, TypeAlias
 
 PACKAGE: Final = __name__.partition(".")[0]
 _HERE: Final = Path(__file__).parent
+_BARE: Final = ("ABC", "Generic", "Module", "Protocol", "object")
+"""Bases from elsewhere that define nothing which ours leave open."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def is_abstract(part: Part) -> bool:
     """Whether a class leaves something to its subclasses."""
     seen: set[str] = set()
     for step in lineage(part):
+        if isinstance(step, str) and step not in _BARE:
+            return False  # it may define what the bases after it leave open: Python lets the first one win
         for node in step.node.body if isinstance(step, Part) else ():
             defined = {n.id for n in _targets(node) if isinstance(n, ast.Name)}
             if isinstance(node, ast.FunctionDef):

@@ -192,12 +192,11 @@ def _detached(x: Feature) -> Feature:
 
 def _there(x: Feature, present: Tensor) -> Tensor:
     """Where there is anything to fuse: bool "batch"."""
-    return x.mask.any(dim=1) & present if isinstance(x, Tokens) else present
+    return x.there() & present if isinstance(x, Tokens) else present
 
 
 def _with_a_token(x: Feature, rows: Tensor) -> Feature:
     """Some rows with their first token there, which is zero; a vector is as it is."""
     if not isinstance(x, Tokens):
         return x
-    first = torch.arange(x.mask.shape[1], device=rows.device) == 0
-    return Tokens(x.values, x.mask | (rows[:, None] & first))
+    return Tokens(x.values, x.mask | (rows[:, None] & x.first()))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.errors import ConfigError
+from lightning_distill.attention import check_heads
 from lightning_distill.fusion.base import FusionHead
 
 
@@ -28,13 +28,7 @@ class AttentionFusion(FusionHead):
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int = 128, num_heads: int = 4) -> None:
         super().__init__(feature_dims, output_dim)
-        if num_heads < 1 or output_dim % num_heads:
-            raise ConfigError(
-                where="AttentionFusion.num_heads",
-                found=num_heads,
-                expected=f"a divisor of output_dim = {output_dim}",
-                fix="choose output_dim as a multiple of num_heads",
-            )
+        check_heads("AttentionFusion", ("output_dim", output_dim), num_heads)
         self.project = nn.ModuleDict({m: nn.Linear(dim, output_dim) for m, dim in self.feature_dims.items()})
         self.modality_embedding = nn.Parameter(torch.randn(len(feature_dims), output_dim) * 0.02)
         self.attention = nn.MultiheadAttention(output_dim, num_heads, batch_first=True)

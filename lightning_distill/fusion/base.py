@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from lightning_distill.absence import all_there, filled
 from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.sizes import check_sizes
 from lightning_distill.structures import Feature, Tokens
 
 _SQRT_DELTA: Final = 1e-6
@@ -45,13 +46,16 @@ class FusionHead(nn.Module, ABC):
 
     def __init__(self, feature_dims: Mapping[str, int], output_dim: int) -> None:
         super().__init__()
-        if not feature_dims or min(output_dim, *feature_dims.values()) < 1:
+        name = type(self).__name__
+        if not feature_dims:
             raise ConfigError(
-                where=type(self).__name__,
-                found=f"feature_dims={dict(feature_dims)}, output_dim={output_dim}",
-                expected="at least one modality, and positive widths",
+                where=f"{name}.feature_dims",
+                found="no modality",
+                expected="at least one",
                 fix="give the model at least one encoder",
             )
+        check_sizes(name, {f"feature_dims[{m!r}]": dim for m, dim in feature_dims.items()})
+        check_sizes(name, {"output_dim": output_dim})
         self.feature_dims = dict(sorted(feature_dims.items()))
         self.output_dim = output_dim
 
@@ -125,7 +129,7 @@ def _counted(feature: Feature, present: Tensor) -> Feature:
 
 def _there(feature: Feature, present: Tensor) -> Tensor:
     """Where there is anything to fuse: bool "batch"."""
-    return feature.mask.any(dim=1) if isinstance(feature, Tokens) else present
+    return feature.there() if isinstance(feature, Tokens) else present
 
 
 def _zeroed(feature: Feature, present: Tensor) -> Feature:
@@ -166,7 +170,8 @@ def signed_sqrt(z: Tensor) -> Tensor:
     >>> signed_sqrt(torch.tensor([4.0, 0.0, -9.0])).round(decimals=4)
     tensor([ 2.,  0., -3.])
     """
-    return z / (z.abs() + _SQRT_DELTA).sqrt()
+    wide = z.to(torch.promote_types(z.dtype, torch.float32))  # float16 has no such small numbers
+    return (wide / (wide.abs() + _SQRT_DELTA).sqrt()).to(z.dtype)
 
 
 def power_normalize(z: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lightning_distill.absence import filled
 from lightning_distill.fusion.base import FusionHead
@@ -65,8 +64,7 @@ class FiLMFusion(FusionHead):
         bias = self.modulation_bias[modality]
         if not others:
             return bias
-        weight = self.modulation[modality].weight
-        return functional.linear(_total(others), weight, bias)  # type: ignore[arg-type]
+        return self.modulation[modality](_total(others)) + bias
 
 
 def _total(parts: list[Tensor]) -> Tensor:

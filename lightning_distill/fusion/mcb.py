@@ -76,7 +76,8 @@ class MCBFusion(FusionHead):
     Args:
         feature_dims: modality -> width of its feature.
         output_dim: Width of x.
-        sketch_dim: Width of the sketches; the error of the inner products it keeps falls as its square root.
+        sketch_dim: Width of the sketches; the error of the inner products it keeps falls as one over its
+            square root.
         seed: Of index and sign.
 
     Raises:

@@ -48,23 +48,23 @@ class LearnedPlaceholders(FusionHead):
 
     def fuse(self, features: Mapping[str, Feature], mask: Tensor) -> Tensor:
         """Fuse by the other head, with everyone present: "batch output_dim"."""
+        there = dict(zip(self.modalities, torch.ones_like(mask).unbind(dim=1), strict=True))
         if not self.placeholders:
-            return self.fusion.fuse(features, mask)
+            return self.fusion(features, there)
         if all_there(mask):
             # A sum of no entries: it gives the placeholders a gradient of zero, for which DDP waits.
             nothing = torch.cat(list(self.placeholders.values()))[:0].sum()
-            return self.fusion.fuse(features, mask) + nothing
+            return self.fusion(features, there) + nothing
         pairs = zip(self.placeholders.items(), mask.unbind(dim=1), strict=True)
         complete = {m: _or_else(features[m], present, placeholder) for (m, placeholder), present in pairs}
-        return self.fusion.fuse(complete, torch.ones_like(mask))
+        return self.fusion(complete, there)
 
 
 def _or_else(feature: Feature, present: Tensor, placeholder: Tensor) -> Feature:
     """The feature where present, else the placeholder."""
     absent = ~present
     if isinstance(feature, Tokens):
-        first = torch.arange(feature.mask.shape[1], device=absent.device) == 0
-        replaced = absent[:, None] & first
+        replaced = absent[:, None] & feature.first()
         return Tokens(_with(feature.values, replaced, placeholder), feature.mask | replaced)
     return _with(feature, absent, placeholder)
 

@@ -41,7 +41,7 @@ import kept
 import turns
 from fusion_jobs import HEADS, Job
 
-RATES: Final = (1e-3, 3e-3, 1e-2)
+RATES: Final = (1e-3, 3e-3, 1e-2, 3e-2)
 SCREEN_SEED: Final = 100
 MODALITIES: Final = jobs.MODALITIES
 

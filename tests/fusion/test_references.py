@@ -60,15 +60,13 @@ def attention(w: dict[str, Array], features: dict[str, Array], present: dict[str
         }
         t = np.stack(list(tokens.values()))
         width = t.shape[1]
-        q, k, v = np.split(t @ w["attention.in_proj_weight"].T + w["attention.in_proj_bias"], 3, axis=1)
+        q, k, v = np.split(t @ w["query_key_value.weight"].T + w["query_key_value.bias"], 3, axis=1)
         parts, d = [], width // heads
         for n in range(heads):
             at = slice(n * d, (n + 1) * d)
             scores = q[:, at] @ k[:, at].T / np.sqrt(d)
             parts.append(np.stack([softmax(row) for row in scores]) @ v[:, at])
-        attended = (
-            np.concatenate(parts, axis=1) @ w["attention.out_proj.weight"].T + w["attention.out_proj.bias"]
-        )
+        attended = np.concatenate(parts, axis=1) @ w["output.weight"].T + w["output.bias"]
         u = t + attended
         mean, variance = u.mean(axis=1, keepdims=True), u.var(axis=1, keepdims=True)
         normed = (u - mean) / np.sqrt(variance + 1e-5) * w["norm.weight"] + w["norm.bias"]

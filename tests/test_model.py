@@ -17,7 +17,13 @@ from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN
 from lightning_distill.errors import ConfigError
 from lightning_distill.export import load_student, save_student
 from lightning_distill.feature_clipping import HardClip
-from lightning_distill.fusion import AttentionFusion, ConcatFusion, LearnedPlaceholders
+from lightning_distill.fusion import (
+    AttentionFusion,
+    BottleneckFusion,
+    ConcatFusion,
+    GatedFusion,
+    LearnedPlaceholders,
+)
 from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch, Inputs
 from tests.builders import DIMS, VectorEncoder, make_batch, make_model
@@ -325,6 +331,31 @@ def test_X6_one_rule_in_training_evaluation_and_a_saved_student(fusion: Any, tmp
         assert torch.equal(output.logits, trained.logits)
         assert all(torch.equal(output.features[m], trained.features[m]) for m in trained.features)
     assert (trained.features["image"][[0, 3]] == 0).all()
+
+
+class Logits(nn.Module):
+    """What is exported of a model."""
+
+    def __init__(self, model: MultimodalModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.model(batch).logits
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_X6_one_rule_under_export_too(tokens: bool) -> None:
+    """Traced with everything there, asked with absences that hold NaN."""
+    encoders: dict[str, Encoder] = {
+        "image": ImageCNN(width=4, tokens=tokens),
+        "audio": LogMelCNN(width=4, tokens=tokens),
+    }
+    model = Logits(MultimodalModel(encoders, 3, BottleneckFusion if tokens else GatedFusion)).eval()
+    whole = make_batch(("image", "audio"), SIZE)
+    program = torch.export.export(model, (whole,), strict=False).module()
+    batch = spoiled(make_batch(("image", "audio"), SIZE, {"image": [0, 3], "audio": [1]}))
+    torch.testing.assert_close(program(batch), model(batch))
 
 
 def test_a_sample_without_any_modality_is_an_error() -> None:

@@ -19,7 +19,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import UNLABELLED
 from lightning_distill.tasks import Classification, Regression
 from tests.builders import CLASSES, DIMS, VectorSource, make_data, make_model, make_trainer, weights_of
-from tests.evaluation_ranks import main
+from tests.evaluation_ranks import evaluate_on_ranks
 from tests.metrics_reference import accuracy, calibration_error, macro_f1
 from tests.processes import needs_fork, run_apart
 
@@ -169,7 +169,7 @@ def test_numbers_of_which_some_are_unknown(tmp_path: Path) -> None:
 @needs_fork
 def test_two_ranks_give_what_one_gives(tmp_path: Path) -> None:
     """Only the last sample has a label, so that one rank has nothing to measure."""
-    run_apart(main, tmp_path, MESSY)
+    run_apart(evaluate_on_ranks, tmp_path, MESSY)
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "0", "1"))
     assert first == second
     assert [subset["samples"] for subset in first[0]] == [23, 30, 26]

@@ -18,9 +18,9 @@ from lightning_distill.robustness import Absence, Contradiction, Corruption, Cur
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Classification, Regression
 from tests.builders import CLASSES, DIMS, VectorSource, make_data, make_model, make_trainer, weights_of
+from tests.evaluation_ranks import curves_on_ranks
 from tests.metrics_reference import accuracy, calibration_error, macro_f1
 from tests.processes import needs_fork, run_apart
-from tests.robustness.ranks import main
 from tests.test_evaluation import MESSY, Counting
 
 LEVELS = (0.0, 0.3, 0.6, 1.0)
@@ -228,7 +228,7 @@ def test_numbers_of_which_some_are_unknown(tmp_path: Path) -> None:
 @needs_fork
 def test_two_ranks_give_what_one_gives(tmp_path: Path) -> None:
     """In the second data only one sample has a label, so that one rank has nothing to measure."""
-    run_apart(main, tmp_path, MESSY)
+    run_apart(curves_on_ranks, tmp_path, MESSY)
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "0", "1"))
     assert first == second
     assert [[c["samples"] for c in curves] for curves in first] == [[33] * 4, [1] * 4]

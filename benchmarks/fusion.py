@@ -6,9 +6,9 @@
 Images are MNIST, sounds the Free Spoken Digit Dataset with two of six speakers held out, words the numbers of
 78 languages with every fourth held out; the three are paired by class and by seed. All heads have their
 default settings, the same encoders (which give tokens to the heads that read them), a linear task head, and
-the same steps with AdamW and modality dropout. The learning rate of each is chosen on validation data by three
-seeds that are not reported; the test set chooses nothing. Accuracies are means over the same seeds, with the
-standard error; differences to concatenation are paired by seed. `absent` is the accuracy on the same test
+the same steps with AdamW and modality dropout. The learning rate of each is chosen on validation data by
+three seeds that are not reported; the test set chooses nothing. Accuracies are means over the same seeds,
+with the standard error; differences to concatenation are paired by seed. `absent` is the accuracy on the same test
 set with that modality taken from every sample. `params` are those of fusion and task head. `ms` is a training
 step of the whole model at a batch of 64, CPU time of one thread; all heads take turns. It wants a quiet
 machine: run again, it goes straight to the timing.
@@ -47,7 +47,7 @@ MODALITIES: Final = jobs.MODALITIES
 
 
 def chosen_rates(runner: kept.Runner[Job], heads: Sequence[str], rates: Sequence[float]) -> dict[str, float]:
-    """The learning rate with the least validation loss, of each head, over the seeds that are not reported."""
+    """The learning rate of each head with the least validation loss over the seeds not reported."""
     tried = [Job(h, seed, rate, tested=False) for h in heads for rate in rates for seed in SCREEN_SEEDS]
     losses = dict.fromkeys(((job.head, job.rate) for job in tried), 0.0)
     for job, one in zip(tried, runner.all(tried, "choosing rates"), strict=True):

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent))
 import turns
 from fusion_pairs import PAIRS, Pair
-from fusion_synthetic import heads
+from fusion_synthetic import HEADS
 
 from lightning_distill.absence import drop_modalities
 from lightning_distill.fusion import FusionHead
@@ -84,7 +84,7 @@ def stepping(
 def ours(pair: Pair, x: list[Tensor], target: Tensor, absent: float) -> Callable[[], None]:
     """A step of the package's head."""
     torch.manual_seed(0)
-    head = heads()[pair.name](WIDTHS)
+    head = HEADS[pair.name](WIDTHS)
     there = presence(len(target), absent)
     masks = {m: torch.ones(v.shape[:2], dtype=torch.bool) for m, v in zip(WIDTHS, x, strict=True)}
     given: dict[str, Feature] = {}
@@ -97,7 +97,7 @@ def ours(pair: Pair, x: list[Tensor], target: Tensor, absent: float) -> Callable
 def other(pair: Pair, x: list[Tensor], target: Tensor) -> Callable[[], None]:
     """A step of the plain one."""
     torch.manual_seed(0)
-    head = heads()[pair.name](WIDTHS)
+    head = HEADS[pair.name](WIDTHS)
     plain = pair.plain(head)
     task = nn.Linear(head.output_dim, CLASSES)
     return stepping(lambda: plain(x), [plain, task], x, target)
@@ -105,7 +105,7 @@ def other(pair: Pair, x: list[Tensor], target: Tensor) -> Callable[[], None]:
 
 def measure(pair: Pair, batch: int, rounds: int) -> dict[str, Any]:
     """Ratios of a head, complete and with absences, and milliseconds."""
-    head = heads()[pair.name](WIDTHS)
+    head = HEADS[pair.name](WIDTHS)
     x, target = features(head, batch), torch.arange(batch) % CLASSES
     steps = {
         "ours": ours(pair, x, target, 0.0),

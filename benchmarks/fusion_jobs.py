@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from fusion_heads import heads, reads_tokens
 from pairs_data import MODALITIES, SIZES, Pool, Triples, batch_of, pair, read_pools
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_distill import fusion
 from lightning_distill.encoders import ByteTextCNN, Encoder, ImageCNN, LogMelCNN
-from lightning_distill.fusion import FusionHead
+from lightning_distill.fusion import ConcatFusion
 from lightning_distill.model import MultimodalModel
 from lightning_distill.structures import Batch
 
@@ -28,19 +26,7 @@ BASE: Final = "ConcatFusion"
 __all__ = ["BASE", "BATCH", "DROPOUT", "HEADS", "MODALITIES", "SIZES", "Job", "Stepper", "begin", "run"]
 
 
-def heads() -> dict[str, Callable[[dict[str, int]], FusionHead]]:
-    """Name -> what makes the head, each with its default settings."""
-    every = {name: getattr(fusion, name) for name in fusion.__all__}
-    kinds = {n: k for n, k in every.items() if isinstance(k, type) and issubclass(k, FusionHead)}
-    del kinds["FusionHead"], kinds["LearnedPlaceholders"]
-    return {
-        BASE: kinds.pop(BASE),
-        **kinds,
-        "LearnedPlaceholders, ConcatFusion": partial(fusion.LearnedPlaceholders, fusion=fusion.ConcatFusion),
-    }
-
-
-HEADS: Final = heads()
+HEADS: Final = {BASE: ConcatFusion} | heads(ConcatFusion)
 
 
 @dataclass(frozen=True)
@@ -67,7 +53,7 @@ class Job:
 
 def make_model(head: str) -> MultimodalModel:
     """A model with that head; its weights are torch's next random numbers."""
-    tokens = getattr(HEADS[head], "reads_tokens", False)
+    tokens = reads_tokens(HEADS[head])
     encoders: dict[str, Encoder] = {
         "image": ImageCNN(channels=1, width=16, tokens=tokens),
         "text": ByteTextCNN(width=32, tokens=tokens),

@@ -30,11 +30,11 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_output_and_gradients(name: str) -> None:
     """In float64, with weights moved away from where they start, so that no bias or gate is left out."""
     from fusion_pairs import PAIRS
-    from fusion_synthetic import heads
+    from fusion_synthetic import HEADS
 
     (pair,) = (p for p in PAIRS if p.name == name)
     torch.manual_seed(0)
-    head = heads()[name](WIDTHS)
+    head = HEADS[name](WIDTHS)
     for parameter in head.parameters():
         nn.init.normal_(parameter, std=0.4)
     head, plain = head.double(), pair.plain(head).double()

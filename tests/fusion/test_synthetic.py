@@ -44,7 +44,7 @@ def parts(name: str) -> tuple[Any, Any, Any]:
 def test_xor(cls: Any) -> None:
     import fusion_synthetic as synthetic
 
-    make = synthetic.around_another(cls) if synthetic.takes_another(cls) else cls
+    make = synthetic.HEADS[cls.__name__]
     if "output_dim" in inspect.signature(cls).parameters:
         make = partial(cls, output_dim=32)
     found = synthetic.trial(make, parts("xor"), seed=0, steps=STEPS)["accuracy"]
@@ -57,7 +57,7 @@ def test_xor(cls: Any) -> None:
 def test_the_benchmark_runs_every_head_of_the_shelf() -> None:
     import fusion_synthetic as synthetic
 
-    assert set(synthetic.heads()) == {cls.__name__ for cls in concrete("fusion")}
+    assert set(synthetic.HEADS) == {cls.__name__ for cls in concrete("fusion")}
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ Images are MNIST, sounds the Free Spoken Digit Dataset with two of six speakers 
 default settings, the same encoders (which give tokens to the heads that read them), a linear task head, and
 the same steps with AdamW and modality dropout. The learning rate of each is chosen on validation data by
 three seeds that are not reported; the test set chooses nothing. Accuracies are means over the same seeds,
-with the standard error; differences to concatenation are paired by seed. `absent` is the accuracy on the same test
-set with that modality taken from every sample. `params` are those of fusion and task head. `ms` is a training
-step of the whole model at a batch of 64, CPU time of one thread; all heads take turns. It wants a quiet
-machine: run again, it goes straight to the timing.
+with the standard error; differences to concatenation are paired by seed. `absent` is the accuracy on the
+same test set with that modality taken from every sample. `params` are those of fusion and task head. `ms`
+is a training step of the whole model at a batch of 64, CPU time of one thread; all heads take turns. It
+wants a quiet machine: run again, it goes straight to the timing.
 
 Finished trainings are kept beside the result: a run that was cut goes on. The loop is bare, the models are
 the library's. `--report` writes table and picture.

@@ -48,16 +48,15 @@ class LearnedPlaceholders(FusionHead):
 
     def fuse(self, features: Mapping[str, Feature], mask: Tensor) -> Tensor:
         """Fuse by the other head, with everyone present: "batch output_dim"."""
-        there = dict(zip(self.modalities, torch.ones_like(mask).unbind(dim=1), strict=True))
+        present = dict(zip(self.modalities, mask.unbind(dim=1), strict=True))
         if not self.placeholders:
-            return self.fusion(features, there)
+            return self.fusion(features, present)
         if all_there(mask):
             # A sum of no entries: it gives the placeholders a gradient of zero, for which DDP waits.
             nothing = torch.cat(list(self.placeholders.values()))[:0].sum()
-            return self.fusion(features, there) + nothing
-        pairs = zip(self.placeholders.items(), mask.unbind(dim=1), strict=True)
-        complete = {m: _or_else(features[m], present, placeholder) for (m, placeholder), present in pairs}
-        return self.fusion(complete, there)
+            return self.fusion(features, present) + nothing
+        complete = {m: _or_else(features[m], present[m], x) for m, x in self.placeholders.items()}
+        return self.fusion(complete, {m: torch.ones_like(x) for m, x in present.items()})
 
 
 def _or_else(feature: Feature, present: Tensor, placeholder: Tensor) -> Feature:

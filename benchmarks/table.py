@@ -117,6 +117,12 @@ ROWS = (
     Row("adaptive clip over a copy of the gradients", "clipping", ("spread", "agc"), "1.90"),
     Row("timm's `adaptive_clip_grad` over a copy", "clipping", ("spread", "timm_agc")),
     Row("us a boundary clip adds, 8 x 512", "clipping", ("spread", "boundary_us"), "10", "{:.0f}"),
+    Row("step of `ConcatFusion` over hand-written", "fusion_cost", ("ratios", "ConcatFusion"), "1.10"),
+    Row("step of `GatedFusion` over hand-written", "fusion_cost", ("ratios", "GatedFusion"), "1.10"),
+    Row("step of `AttentionFusion` over hand-written", "fusion_cost", ("ratios", "AttentionFusion"), "1.10"),
+    Row("step of `LowRankFusion` over hand-written", "fusion_cost", ("ratios", "LowRankFusion"), "1.10"),
+    Row("step of `BottleneckFusion` over hand-written", "fusion_cost", ("ratios", "BottleneckFusion"), "1.10"),
+    Row("the same `GatedFusion`, 30 % of modalities absent", "fusion_cost", ("absent", "GatedFusion")),
 )
 
 

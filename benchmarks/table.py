@@ -121,7 +121,7 @@ ROWS = (
     Row("step of `GatedFusion` over hand-written", "fusion_cost", ("ratios", "GatedFusion"), "1.10"),
     Row("step of `AttentionFusion` over hand-written", "fusion_cost", ("ratios", "AttentionFusion"), "1.10"),
     Row("step of `LowRankFusion` over hand-written", "fusion_cost", ("ratios", "LowRankFusion"), "1.10"),
-    Row("step of `BottleneckFusion` over hand-written", "fusion_cost", ("ratios", "BottleneckFusion"), "1.10"),
+    Row("step of `BottleneckFusion` over the same", "fusion_cost", ("ratios", "BottleneckFusion"), "1.10"),
     Row("the same `GatedFusion`, 30 % of modalities absent", "fusion_cost", ("absent", "GatedFusion")),
 )
 

@@ -22,6 +22,7 @@ def attendable(mask: Tensor) -> Tensor | None:
     Returns:
         bool "batch 1 1 tokens".
 
+    >>> import torch
     >>> attendable(torch.tensor([[True, False], [False, False]])).tolist()
     [[[[True, False]]], [[[True, True]]]]
     """

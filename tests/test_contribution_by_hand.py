@@ -21,7 +21,7 @@ from tests.builders import VectorSource, make_data, make_trainer
 from tests.test_contribution import FIRST, MESSY, ThreeSource, data_of_three, frequencies, model_of
 
 
-class SumFusion(FusionHead):
+class Added(FusionHead):
     """x = sum of W_m x_m over the modalities that are there."""
 
     def __init__(self, feature_dims: Mapping[str, int]) -> None:
@@ -56,7 +56,7 @@ def parts_of(model: Any, source: VectorSource, ids: Tensor) -> tuple[dict[str, T
 
 def test_of_logits_that_add_up_each_modality_gets_its_own(tmp_path: Path) -> None:
     """phi_m = z_m + (b - c) / M for logits b + sum of z_m and a constant answer c."""
-    source, model = ThreeSource(**MESSY), model_of("abc", SumFusion)
+    source, model = ThreeSource(**MESSY), model_of("abc", Added)
     found = contributions(model, data_of_three(source), EachLogit(), "val", make_trainer(tmp_path))
     parts, count = parts_of(model, source, found.sample_id)
     bias = model.head.bias.detach().double()
@@ -70,7 +70,7 @@ def test_of_logits_that_add_up_each_modality_gets_its_own(tmp_path: Path) -> Non
 def test_of_a_squared_error_each_modality_gets_its_share(tmp_path: Path) -> None:
     """phi_m = z_m (2 (t - b) - sum of z) + ((t - c)^2 - (t - b)^2) / M, by hand from (t - b - sum of z)^2."""
     target = np.random.default_rng(1).normal(size=(65, 1)).astype(np.float32)
-    source, model = ThreeSource(target, **MESSY), model_of("abc", SumFusion, 1)
+    source, model = ThreeSource(target, **MESSY), model_of("abc", Added, 1)
     source.classes = ("height",)
     found = contributions(model, data_of_three(source), Regression(), "val", make_trainer(tmp_path))
     parts, count = parts_of(model, source, found.sample_id)
@@ -84,7 +84,7 @@ def test_of_a_squared_error_each_modality_gets_its_share(tmp_path: Path) -> None
 
 def test_a_modality_that_is_not_read_gets_nothing(tmp_path: Path) -> None:
     """Where the model alone with it says what the best constant answer says."""
-    source, model = ThreeSource(val=37), model_of("abc", SumFusion)
+    source, model = ThreeSource(val=37), model_of("abc", Added)
     with torch.no_grad():
         model.fusion.parts["c"].weight.zero_()
         model.head.bias.copy_(torch.from_numpy(frequencies(source.samples.target[FIRST:])))

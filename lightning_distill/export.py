@@ -62,6 +62,7 @@ def save_student(
             "lightning_distill": __version__,
             "classes": None if model.classes is None else list(model.classes),
             "preprocessing": model.preprocessing,
+            "fused": list(model.fusion.modalities),
             "model": _portable(model, dict(config), partial),
         }
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -167,6 +168,7 @@ def load_student(folder: Path, packages: Sequence[str] = ()) -> MultimodalModel:
     if not (folder / WEIGHTS).is_file():
         raise _unreadable(folder / WEIGHTS, "no such file")
     model = _instantiate(content["model"], folder / CONFIG)
+    _check_order(content, model, folder / CONFIG)
     try:
         missing, unexpected = safetensors.torch.load_model(model, folder / WEIGHTS, strict=False)
     except (safetensors.SafetensorError, RuntimeError, OSError) as error:
@@ -195,6 +197,19 @@ def _instantiate(spec: dict[str, Any], path: Path) -> MultimodalModel:
     if not isinstance(model, MultimodalModel):
         raise _unreadable(path, f"a {type(model).__name__}")
     return model
+
+
+def _check_order(content: Mapping[str, Any], model: MultimodalModel, path: Path) -> None:
+    """Weights of a fusion head mean something in its order of modalities only: once that of the config."""
+    order = list(model.fusion.modalities)
+    saved = content.get("fused") or list(model.modalities)
+    if saved != order:
+        raise CheckpointError(
+            where=path,
+            found=f"a student whose fusion head has its modalities in the order {', '.join(saved)}",
+            expected=f"the alphabetical order, {', '.join(order)}, which heads have kept since then",
+            fix="train it again: fit with its config",
+        )
 
 
 def _check_trusted(value: Any, packages: Sequence[str], path: Path, key: str = "") -> None:

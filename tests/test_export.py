@@ -63,6 +63,19 @@ def edit(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps(content))
 
 
+def test_a_student_of_before_modalities_were_ordered_is_refused(saved: Path) -> None:
+    """Its file does not say the order: that of the config. In alphabetical order it is right as it is."""
+    content = json.loads((saved / "config.json").read_text())
+    assert content.pop("fused") == ["image", "text"]
+    (saved / "config.json").write_text(json.dumps(content))
+    assert load_student(saved).modalities == ("image", "text")
+    encoders = content["model"]["init_args"]["encoders"]
+    content["model"]["init_args"]["encoders"] = dict(reversed(encoders.items()))
+    (saved / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"in the order text, image; .*image, text.*train it again"):
+        load_student(saved)
+
+
 def test_a_loaded_student_answers_as_the_saved_one(tmp_path: Path) -> None:
     model, batch = small_model(), make_batch(("image", "text"))
     save_student(model, tmp_path / "a" / "student", CONFIG)

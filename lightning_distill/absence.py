@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_distill.structures import Inputs
+from lightning_distill.structures import Feature, Inputs, Tokens
 
 
 def drop_modalities(present: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
@@ -49,6 +49,30 @@ def filled(x: Tensor, present: Tensor, value: float = 0.0) -> Tensor:
             [1.]])
     """
     return x if all_there(present) else _fill(x, present, value)
+
+
+def zeroed(feature: Feature, present: Tensor) -> Feature:
+    """The feature, zero where it is absent; of tokens, also where there is padding, and no token if absent.
+
+    Args:
+        feature: "batch dim", or `Tokens`.
+        present: bool "batch".
+    """
+    if not isinstance(feature, Tokens):
+        return filled(feature, present)
+    mask = feature.mask & present[:, None]
+    values = feature.values if all_there(mask) else feature.values.masked_fill(~mask[:, :, None], 0.0)
+    return Tokens(values, mask)
+
+
+def anything_there(feature: Feature, present: Tensor) -> Tensor:
+    """Where there is anything to fuse, a token at least: bool "batch".
+
+    Args:
+        feature: "batch dim", or `Tokens`.
+        present: bool "batch".
+    """
+    return feature.mask.any(dim=1) & present if isinstance(feature, Tokens) else present
 
 
 def blank(inputs: Inputs, present: Tensor) -> Inputs:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_distill import model_checks
-from lightning_distill.absence import all_there, blank, drop_modalities, filled
+from lightning_distill.absence import all_there, anything_there, blank, drop_modalities, zeroed
 from lightning_distill.encoders import Encoder
 from lightning_distill.feature_clipping import FeatureClip
 from lightning_distill.fusion import ConcatFusion, FusionHead
@@ -151,7 +151,7 @@ class MultimodalModel(nn.Module):
         model_checks.some_known(modalities, self.encoders, "MultimodalModel.answer_from")
         counted = {m: x if m in modalities else torch.zeros_like(x) for m, x in output.present.items()}
         kept = {m: x if m in modalities else _detached(x) for m, x in output.fused.items()}
-        nothing = ~torch.stack([_there(kept[m], there) for m, there in counted.items()]).any(dim=0)
+        nothing = ~torch.stack([anything_there(kept[m], there) for m, there in counted.items()]).any(dim=0)
         first = modalities[0]
         counted[first] = counted[first] | nothing
         kept[first] = _with_a_token(kept[first], nothing)
@@ -165,10 +165,7 @@ class MultimodalModel(nn.Module):
     def _feature(self, modality: str, inputs: Inputs, present: Tensor) -> Feature:
         encoder = self.encoders[modality]
         x: Feature = encoder(inputs if all_there(present) else blank(inputs, present))
-        if isinstance(x, Tokens):
-            mask = x.mask & present[:, None]
-            return Tokens(x.values.masked_fill(~mask[:, :, None], 0.0), mask)
-        return filled(x, present)
+        return zeroed(x, present)
 
     def _clip_features(
         self, features: Mapping[str, Feature], present: Mapping[str, Tensor]
@@ -188,11 +185,6 @@ class MultimodalModel(nn.Module):
 
 def _detached(x: Feature) -> Feature:
     return Tokens(x.values.detach(), x.mask) if isinstance(x, Tokens) else x.detach()
-
-
-def _there(x: Feature, present: Tensor) -> Tensor:
-    """Where there is anything to fuse: bool "batch"."""
-    return x.there() & present if isinstance(x, Tokens) else present
 
 
 def _with_a_token(x: Feature, rows: Tensor) -> Feature:

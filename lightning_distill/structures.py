@@ -53,10 +53,6 @@ class Tokens(NamedTuple):
         there = self.mask[:, :, None]
         return self.values.masked_fill(~there, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
-    def there(self) -> Tensor:
-        """Which samples have a token: bool "batch"."""
-        return self.mask.any(dim=1)
-
     def first(self) -> Tensor:
         """Which is the first place of a sequence: bool "tokens"."""
         return torch.arange(self.mask.shape[1], device=self.mask.device) == 0

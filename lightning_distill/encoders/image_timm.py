@@ -135,6 +135,7 @@ def _unpool(backbone: Any, width: int, channels: int, name: str) -> bool:
     try:
         backbone.reset_classifier(0, "")
         shape = _shape_given(backbone, channels)
+    # Families of timm refuse each in its own way: an assertion, a missing argument, shapes that do not fit.
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         why = f"timm cannot take its pooling out ({type(error).__name__}: {error})"
         raise _no_tokens(name, why) from error

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lightning_distill.absence import all_there, filled
+from lightning_distill.absence import all_there, anything_there, filled, zeroed
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.sizes import check_sizes
 from lightning_distill.structures import Feature, Tokens
@@ -79,14 +79,12 @@ class FusionHead(nn.Module, ABC):
             RuntimeError: If a sample has no modality at all.
         """
         self._check(features, present)
-        counted = {m: _counted(features[m], present[m]) for m in self.modalities}
-        mask = torch.stack([_there(counted[m], present[m]) for m in self.modalities], dim=1)
+        mask = torch.stack([anything_there(features[m], present[m]) for m in self.modalities], dim=1)
         if all_there(mask) and not self.reads_tokens:
-            return self.fuse(counted, mask)
+            return self.fuse({m: features[m] for m in self.modalities}, mask)
         # An assertion on the device: it costs a GPU no synchronisation.
         torch._assert_async(mask.any(dim=1).all(), "a sample in the batch has no modality at all")
-        clean = {m: _zeroed(x, present[m]) for m, x in counted.items()}
-        return self.fuse(clean, mask)
+        return self.fuse({m: zeroed(features[m], present[m]) for m in self.modalities}, mask)
 
     @abstractmethod
     def fuse(self, features: Mapping[str, Any], mask: Tensor) -> Tensor:
@@ -120,25 +118,6 @@ class FusionHead(nn.Module, ABC):
                     expected="tokens" if self.reads_tokens else "one vector a sample",
                     fix=f"set `tokens: {str(self.reads_tokens).lower()}` on its encoder",
                 )
-
-
-def _counted(feature: Feature, present: Tensor) -> Feature:
-    """With no token where the modality is absent."""
-    return Tokens(feature.values, feature.mask & present[:, None]) if isinstance(feature, Tokens) else feature
-
-
-def _there(feature: Feature, present: Tensor) -> Tensor:
-    """Where there is anything to fuse: bool "batch"."""
-    return feature.there() if isinstance(feature, Tokens) else present
-
-
-def _zeroed(feature: Feature, present: Tensor) -> Feature:
-    """Zero where it is not there."""
-    if not isinstance(feature, Tokens):
-        return filled(feature, present)
-    if all_there(feature.mask):
-        return feature
-    return Tokens(feature.values.masked_fill(~feature.mask[:, :, None], 0.0), feature.mask)
 
 
 def product(factors: Iterable[Tensor], mask: Tensor) -> Tensor:

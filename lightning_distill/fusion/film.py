@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -57,18 +58,11 @@ class FiLMFusion(FusionHead):
             projected = self.project[modality](features[modality])
             scale, shift = modulation.chunk(2, dim=-1)
             parts.append(filled(torch.addcmul(shift, scale, projected), mask[:, i]))
-        return _total(parts)
+        return reduce(torch.add, parts)
 
     def _modulation(self, modality: str, others: list[Tensor]) -> Tensor:
         """[g_m; t_m], "batch 2*output_dim"; without the batch for a sole modality."""
         bias = self.modulation_bias[modality]
         if not others:
             return bias
-        return self.modulation[modality](_total(others)) + bias
-
-
-def _total(parts: list[Tensor]) -> Tensor:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+        return self.modulation[modality](reduce(torch.add, others)) + bias

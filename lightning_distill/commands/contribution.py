@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_distill.commands.opening import data_and_task, packages, run_config
+from lightning_distill.commands.opening import finished_run
 from lightning_distill.errors import ConfigError
+from lightning_distill.quiet import silence_tips
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,13 +26,12 @@ def main(argv: Sequence[str]) -> int:
     samples: Path = options.samples or run / "contribution.parquet"
     _check(out, "--out", ".json")
     _check(samples, "--samples", ".parquet")
-    config = run_config(run)
+    silence_tips()
+    opened = finished_run(run)
 
     from rich.console import Console
 
     from lightning_distill.contribution import contributions
-    from lightning_distill.export import load_student
-    from lightning_distill.quiet import silence_tips
     from lightning_distill.reporting import (
         contribution_sentence,
         contribution_table,
@@ -39,11 +39,7 @@ def main(argv: Sequence[str]) -> int:
         save_sample_contributions,
     )
 
-    silence_tips()
-    # What this config names is run in any case, to make the data: its packages are trusted already.
-    student = load_student(run / "student", packages=sorted(packages(config["model"])))
-    data, task = data_and_task(config, run / "config.yaml")
-    found = contributions(student, data, task, options.split)
+    found = contributions(opened.student, opened.data, opened.task, options.split)
     save_contributions(found, options.split, out)
     save_sample_contributions(found, samples)
     console = Console()

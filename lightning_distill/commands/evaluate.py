@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_distill.commands.opening import data_and_task, packages, run_config
+from lightning_distill.commands.opening import finished_run
 from lightning_distill.errors import ConfigError
+from lightning_distill.quiet import silence_tips
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,20 +27,15 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             where="evaluate --out", found=f"{out} is a folder", expected="a file", fix="name a file in it"
         )
-    config = run_config(run)
+    silence_tips()
+    opened = finished_run(run)
 
     from rich.console import Console
 
     from lightning_distill.evaluation import evaluate_subsets
-    from lightning_distill.export import load_student
-    from lightning_distill.quiet import silence_tips
     from lightning_distill.reporting import save_subsets, subset_table
 
-    silence_tips()
-    # What this config names is run in any case, to make the data: its packages are trusted already.
-    student = load_student(run / "student", packages=sorted(packages(config["model"])))
-    data, task = data_and_task(config, run / "config.yaml")
-    results = evaluate_subsets(student, data, task, options.split)
+    results = evaluate_subsets(opened.student, opened.data, opened.task, options.split)
     save_subsets(results, options.split, out)
     console = Console()
     console.print(subset_table(results, f"{run}, split {options.split}"))

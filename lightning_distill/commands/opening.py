@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_distill.errors import CheckpointError, ConfigError, DistillError, nearest
 from lightning_distill.shelves import import_shelves
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from lightning_distill.data import MultimodalDataModule
+    from lightning_distill.model import MultimodalModel
     from lightning_distill.structures import Batch
     from lightning_distill.tasks import Task
     from lightning_distill.teachers import Teacher
@@ -52,6 +53,33 @@ def _not_a_run(path: Path, found: object) -> CheckpointError:
         expected="the config of a run, as `fit` writes it",
         fix=f"name the folder of a run that `fit` has finished{nearest(path.parent.name, others)}",
     )
+
+
+class Finished(NamedTuple):
+    """A run that `fit` has finished: what it trained, and on what."""
+
+    name: str
+    student: MultimodalModel
+    data: MultimodalDataModule
+    task: Task
+
+
+def finished_run(run: Path) -> Finished:
+    """A run's student, in evaluation mode, with the data and the task of its config.
+
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        CheckpointError: If it is no such folder, or its student is damaged.
+        ConfigError: If the data cannot be made, or are of another kind.
+    """
+    config = run_config(run)
+    from lightning_distill.export import load_student  # only now: a mistyped folder is told at once
+
+    # What this config names is run in any case, to make the data: its packages are trusted already.
+    student = load_student(run / "student", packages=sorted(packages(config["model"])))
+    return Finished(str(run), student, *data_and_task(config, run / "config.yaml"))
 
 
 def distillation_config(path: Path) -> dict[str, Any]:

@@ -5,24 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_distill.commands.opening import data_and_task, packages, run_config
+from lightning_distill.commands.opening import Finished, finished_run
 from lightning_distill.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lightning_distill.data import MultimodalDataModule
-    from lightning_distill.model import MultimodalModel
-    from lightning_distill.tasks import Task
-
-
-class Opened(NamedTuple):
-    """A run's student, data and task."""
-
-    name: str
-    student: MultimodalModel
-    data: MultimodalDataModule
-    task: Task
+from lightning_distill.quiet import silence_tips
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,17 +24,16 @@ def main(argv: Sequence[str]) -> int:
     paths: list[Path] = options.run
     out: Path = options.out or paths[0]
     _check(paths, out)
+    silence_tips()
 
     from rich.console import Console
 
-    from lightning_distill.quiet import silence_tips
     from lightning_distill.reporting import robustness_table, save_robustness, save_robustness_picture
     from lightning_distill.robustness import robustness_curves
     from lightning_distill.robustness.settings import check_levels
 
     check_levels(options.levels, "command line, --levels")
-    silence_tips()
-    opened = [_open(path) for path in paths]
+    opened = [finished_run(path) for path in paths]
     _comparable(opened)
     split, seed, metric = options.split, options.seed, opened[0].task.monitor[0]
     runs = {
@@ -66,15 +51,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _open(run: Path) -> Opened:
-    from lightning_distill.export import load_student
-
-    config = run_config(run)
-    # What this config names is run in any case, to make the data: its packages are trusted already.
-    student = load_student(run / "student", packages=sorted(packages(config["model"])))
-    return Opened(str(run), student, *data_and_task(config, run / "config.yaml"))
-
-
 def _check(paths: list[Path], out: Path) -> None:
     twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
     if twice is not None:
@@ -87,7 +63,7 @@ def _check(paths: list[Path], out: Path) -> None:
         )
 
 
-def _comparable(opened: Sequence[Opened]) -> None:
+def _comparable(opened: Sequence[Finished]) -> None:
     """One table needs one metric of the same classes."""
     first = opened[0]
     for other in opened[1:]:
@@ -100,7 +76,7 @@ def _comparable(opened: Sequence[Opened]) -> None:
             )
 
 
-def _classes(run: Opened) -> str:
+def _classes(run: Finished) -> str:
     names = run.data.classes
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"{type(run.task).__name__} of {', '.join(names[:20])}{more}"

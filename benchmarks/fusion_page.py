@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.reporting.figures import COLOURS, MARKERS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 BEGIN: Final = "<!-- table: python benchmarks/fusion.py --report FILE -->"
 END: Final = "<!-- end of table -->"
 PICTURE: Final = "fusion-heads.png"
-COLOURS: Final = {"image": "#0072B2", "text": "#D55E00", "audio": "#009E73"}
-MARKERS: Final = {"image": "s", "text": "D", "audio": "^"}
 INK: Final = "#222222"
 
 Found = Mapping[str, Any]
@@ -34,9 +31,7 @@ def write(page_at: Path, report: Found) -> None:
         raise SystemExit(f"{page_at} needs one line {BEGIN!r} and, below, one line {END!r}")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     page_at.write_text(f"{before}{BEGIN}\n{table(report)}\n{END}{after}", encoding="utf-8")
-    buffer = io.BytesIO()
-    picture(report).savefig(buffer, format="png")
-    write_atomically(page_at.with_name(PICTURE), buffer.getvalue())
+    save_figure(picture(report), page_at.with_name(PICTURE))
 
 
 def by_accuracy(report: Found) -> list[tuple[str, Found]]:
@@ -72,12 +67,8 @@ def percent(value: float, error: float | None, sign: str = "") -> str:
 
 def picture(report: Found) -> Figure:
     """Accuracies at the left, what a step costs at the right; best head on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = by_accuracy(report)[::-1]
-    figure = Figure(figsize=(11, 0.3 * len(rows) + 1.6), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 0.3 * len(rows) + 1.6)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     places = list(range(len(rows)))
     _accuracies(left, rows, places)
@@ -104,9 +95,9 @@ def _accuracies(axes: Axes, rows: list[tuple[str, Found]], places: list[int]) ->
             [100 * v for v in values], places, xerr=spread, fmt=marker, color=colour, ms=5, label=label, lw=1
         )
 
-    for modality, colour in COLOURS.items():
+    for modality, colour, marker in zip(rows[0][1]["absent"], COLOURS, MARKERS[1:], strict=False):
         values = [row["absent"][modality] for _, row in rows]
         errors = [row["absent_se"][modality] for _, row in rows]
-        draw(values, errors, f"without {modality}", colour, MARKERS[modality])
+        draw(values, errors, f"without {modality}", colour, marker)
     draw([row["accuracy"] for _, row in rows], [row["se"] for _, row in rows], "everything there", INK, "o")
     axes.set_xlabel("accuracy on the test set, %, with standard error")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.reporting.figures import COLOURS, MARKERS, new_figure, save_figure
 from lightning_distill.reporting.formatting import is_share, metric_heading
 from lightning_distill.reporting.robustness import kinds
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
     from lightning_distill.reporting.robustness import Runs
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's; runs also differ in their markers."""
-MARKERS: Final = "osD^vPX"
 PANEL: Final = (3.2, 2.5)
 """Inches."""
 LETTER: Final = 0.085
@@ -37,15 +33,11 @@ def draw_robustness(runs: Runs, metric: str, title: str) -> Figure:
     Returns:
         A figure outside pyplot.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ways = list(dict.fromkeys(way for way, _ in kinds(runs)))
     modalities = list(dict.fromkeys(modality for _, modality in kinds(runs)))
     width = max(6.0, PANEL[0] * len(modalities) + 0.5)
     height = PANEL[1] * len(ways) + 1.1
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     words = f"{title}: one modality at a time gets worse"
     figure.suptitle(textwrap.fill(words, int(width * 9)), fontsize=12, fontweight="bold")
     grid = figure.subplots(len(ways), len(modalities), sharex=True, sharey=True, squeeze=False)
@@ -73,9 +65,7 @@ def save_robustness_picture(runs: Runs, metric: str, title: str, path: Path | st
     Returns:
         The path.
     """
-    buffer = io.BytesIO()
-    draw_robustness(runs, metric, title).savefig(buffer, format="png")
-    return write_atomically(path, buffer.getvalue())
+    return save_figure(draw_robustness(runs, metric, title), path)
 
 
 def _panel(axes: Axes, runs: Runs, metric: str, way: str, modality: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lightning_distill.range_finding.places import ALL, Place
 from lightning_distill.range_finding.trials import Plateau, Trial
-from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.reporting.figures import COLOURS, MARKERS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
     from lightning_distill.range_finding.finder import ClipRangeResult
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's; rates also differ in their markers."""
-MARKERS: Final = "osD^vPX"
 FAR: Final = 3.0
 """Times the smallest loss, from where on losses are drawn on a logarithmic axis."""
 
@@ -33,11 +29,7 @@ def draw_picture(result: ClipRangeResult, place: Place) -> Figure:
     Returns:
         A figure outside pyplot.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.8)
     axes = figure.subplots()
     tried = [t.choice.epsilon for t in result.trials if t.choice.epsilon is not None]
     off = max([*tried, result.quantiles[ALL].values[-1]]) * 3
@@ -71,9 +63,7 @@ def save_picture(result: ClipRangeResult, place: Place, path: Path) -> Path:
         place: Of the range.
         path: Ends in `.png`.
     """
-    buffer = io.BytesIO()
-    draw_picture(result, place).savefig(buffer, format="png")
-    return write_atomically(path, buffer.getvalue())
+    return save_figure(draw_picture(result, place), path)
 
 
 def _line(axes: Axes, row: list[Trial], off: float, label: str, i: int) -> None:

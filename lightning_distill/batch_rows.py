@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from lightning_distill.structures import Batch, Inputs
+from lightning_distill.structures import Batch
+
+
+def some_samples(batch: Batch, rows: Tensor) -> Batch:
+    """Some samples, with all that is known of them.
+
+    Args:
+        batch: As a DataModule gives it.
+        rows: int64 "samples", which ones, in their new order.
+    """
+    some: Batch = take(batch, rows)
+    return some
 
 
 def only_samples(batch: Batch, rows: Tensor, modalities: Sequence[str]) -> Batch:
@@ -26,11 +38,11 @@ def only_samples(batch: Batch, rows: Tensor, modalities: Sequence[str]) -> Batch
     }
 
 
-def take(inputs: Inputs, rows: Tensor) -> Inputs:
-    """Some rows of what one encoder reads.
+def take(values: Any, rows: Tensor) -> Any:
+    """Some rows of a tensor, or of every tensor in a dict.
 
     Args:
-        inputs: As in `Batch`.
+        values: As in `Batch`.
         rows: int64 "samples".
     """
-    return {key: value[rows] for key, value in inputs.items()} if isinstance(inputs, dict) else inputs[rows]
+    return {key: take(x, rows) for key, x in values.items()} if isinstance(values, Mapping) else values[rows]

@@ -40,7 +40,7 @@ def terms_fit(
     taught: bool,
     own: Sequence[str],
 ) -> None:
-    """Terms need a teacher, weights need a term, and some weight must be above 0.
+    """Most terms need a teacher, weights need a term, and some weight must be above 0.
 
     Args:
         losses: Name -> distillation term.
@@ -56,10 +56,11 @@ def terms_fit(
                 expected=f"another name: {name!r} is the {_MEANING[name]}",
                 fix="rename the term, for example to 'kd'",
             )
-    if losses and not taught:
+    needing = [name for name, loss in losses.items() if getattr(loss, "needs_teacher", True)]
+    if needing and not taught:
         raise ConfigError(
             where="DistillationModule.losses",
-            found=f"distillation terms {list(losses)} and no teacher",
+            found=f"distillation terms {needing} and no teacher",
             expected="a teacher",
             fix="add `teacher`, or remove `losses` for plain supervised training",
         )

@@ -113,16 +113,17 @@ class DistillationModule(TaughtModule):
     def setup(self, stage: str) -> None:
         """Check that data, student and teacher go together; build the terms' adaptors."""
         super().setup(stage)
-        if self.teacher is None or stage == "predict" or not any(self.terms.layers):
-            return
-        student, teacher = self._pair.dry_run(first_batch(self.trainer, stage))
-        assert teacher is not None
-        self.terms.adapt(student, teacher)
+        if stage != "predict" and any(self.terms.layers):
+            self.see_shapes(first_batch(self.trainer, stage))
 
     def read_layers(self) -> None:
         """Those the terms read."""
         if any(self.terms.layers):
             self._pair.read_layers(*self.terms.layers)
+
+    def see_shapes(self, batch: Batch) -> None:
+        """See that all layers are there, and build the terms' adaptors."""
+        self.terms.adapt(*self._pair.dry_run(batch))
 
     def configure_model(self) -> None:
         """Split the student over the processes, where `ModelParallelStrategy` asks for it."""
@@ -185,11 +186,13 @@ class DistillationModule(TaughtModule):
 
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
+        return {**self.own_terms(student, batch), **self.terms.raw(student, teacher, batch)}
+
+    def own_terms(self, student: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Unweighted values of what is learned from labels, "task" first."""
         terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
         if student.unimodal:
             terms[UNIMODAL] = unimodal_loss(self.task, student, batch)
-        if teacher is not None:
-            terms |= self.terms.raw(student, teacher, batch)
         return terms
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
@@ -205,6 +208,7 @@ class DistillationModule(TaughtModule):
         """Return the loss, or stop on one that is not finite."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
         self._step.scale_boundaries(self.trainer, self._log.writes(self.trainer))
+        self.terms.begin_step(self.trainer.global_step, self.trainer.current_epoch)
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         loss = self._balanced(terms, student, batch) if self.gradient_balancer else self.total(terms)
@@ -287,7 +291,7 @@ class DistillationModule(TaughtModule):
 
     # -- evaluation -----------------------------------------------------------------------------------
 
-    def evaluate_batch(self, batch: Batch, stage: str) -> None:
+    def evaluate_batch(self, batch: Batch, stage: str) -> tuple[ModelOutput, ModelOutput | None]:
         """Update means and metrics."""
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
@@ -297,3 +301,4 @@ class DistillationModule(TaughtModule):
         self.metrics.add(under(stage, {"loss": self.total(terms)} | terms), batch)
         self.metrics.update_at(stage, student, [] if teacher is None else [teacher], batch)
         self.update_unimodal(stage, student, batch)
+        return student, teacher

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lightning_distill import checks, parity, peer_checks
 from lightning_distill.clipping import ClipRule
-from lightning_distill.dry_run import first_batch
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.module import DistillationModule
@@ -35,7 +34,7 @@ class MutualDistillationModule(DistillationModule):
     No gradient flows into peer_j of a term, so each peer gets its own gradient from its own part of the sum,
     under one optimizer. The first peer is `student`: it is the one that predicts, is exported and monitored.
     Terms may read layers that all peers have. Terms that train something of their own, such as an
-    `AdaptedLoss`, are refused: one adaptor cannot serve every pair of peers.
+    `Adapted` one, are refused: one adaptor cannot serve every pair of peers.
 
     Two peers of different modalities, the task and a `ProxyKD` of weight 1 are C2KD's way of training. The
     paper of mutual learning has `LogitKD(temperature=1.0)` of weight 1.
@@ -123,12 +122,16 @@ class MutualDistillationModule(DistillationModule):
                 checks.preprocessing_fits(peer, None, datamodule)
             if stage == "fit":
                 peer.preprocessing = parity.recorded(peer, datamodule)
-        if stage == "predict" or not any(self.terms.layers):
-            return
+
+    def read_layers(self) -> None:
+        """Those the terms read, of every peer."""
         names = list(dict.fromkeys(name for side in self.terms.layers for name in side))
-        batch = first_batch(self.trainer, stage)
         for pair in self._pairs.values():
             pair.read_layers(names, ())
+
+    def see_shapes(self, batch: Batch) -> None:
+        """See that all peers have all layers."""
+        for pair in self._pairs.values():
             pair.dry_run(batch)
 
     def on_fit_start(self) -> None:
@@ -157,7 +160,7 @@ class MutualDistillationModule(DistillationModule):
         fixed = {name: _detached(answer) for name, answer in answers.items()}
         terms: dict[str, Tensor] = {}
         for name, answer in answers.items():
-            terms |= {f"{name}/{n}": value for n, value in self.raw_terms(answer, None, batch).items()}
+            terms |= {f"{name}/{n}": value for n, value in self.own_terms(answer, batch).items()}
             against = [self.terms.raw(answer, fixed[other], batch) for other in fixed if other != name]
             for term in self.terms.losses:
                 terms[f"{name}/{term}"] = torch.stack([values[term] for values in against]).mean()
@@ -185,7 +188,7 @@ class MutualDistillationModule(DistillationModule):
 
     # -- evaluation -----------------------------------------------------------------------------------
 
-    def evaluate_batch(self, batch: Batch, stage: str) -> None:
+    def evaluate_batch(self, batch: Batch, stage: str) -> tuple[ModelOutput, ModelOutput | None]:
         """Update means and metrics of every peer."""
         answers = self.answers(batch)
         terms, means = self.peer_terms(answers, batch), dict[str, Tensor]()
@@ -198,6 +201,7 @@ class MutualDistillationModule(DistillationModule):
                 self.metrics.update_at(place, answer, others, batch)
         self.metrics.add(means, batch)
         self.update_unimodal(stage, answers[self._first], batch)
+        return answers[self._first], None
 
 
 def _detached(output: ModelOutput) -> ModelOutput:

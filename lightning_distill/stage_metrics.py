@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -40,9 +41,7 @@ class StageMetrics(nn.ModuleDict):
             values: Full name -> mean over the batch, 0-d.
             batch: It tells the numbers.
         """
-        size, labelled = len(batch["target"]), labelled_rows(batch["target"])
-        # A float on every process: where some are whole numbers, they do not add up.
-        share = float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
+        size, share = len(batch["target"]), labelled_share(batch)
         self._means.add(
             values, {n: share if n.rpartition("/")[2] in (TASK, UNIMODAL) else size for n in values}
         )
@@ -79,16 +78,37 @@ class StageMetrics(nn.ModuleDict):
             module: In its hook at the end of the evaluation.
             stage: "val" or "test".
         """
-        # What saw no label has no value. Several processes must all log the same names, though.
-        shared = module.trainer.world_size > 1
-        for name, (mean, weight) in self._means.take().items():
-            if weight or shared:
+        # What saw no label has no value. All processes must log the same names.
+        means = self._means.take()
+        there = seen_anywhere(module, [weight > 0 for _, weight in means.values()])
+        for known, (name, (mean, weight)) in zip(there, means.items(), strict=True):
+            if known:
                 module.log(name, mean, batch_size=weight, sync_dist=True)  # type: ignore[arg-type]
-        for place, metrics in self.items():
-            if place.partition("/")[0] == stage:
-                found = metrics.items(keep_base=True)  # type: ignore[operator]
-                known = {name: m for name, m in found if m.update_called or shared}
-                module.log_dict(under(place, known))
+        places = [place for place in self if place.partition("/")[0] == stage]
+        found = {f"{p}/{name}": m for p in places for name, m in self[p].items(keep_base=True)}  # type: ignore[operator]
+        there = seen_anywhere(module, [m.update_called for m in found.values()])
+        module.log_dict({name: m for known, (name, m) in zip(there, found.items(), strict=True) if known})
+
+
+def labelled_share(batch: Batch) -> float:
+    """Sum of the weights of the samples that have a label."""
+    labelled = labelled_rows(batch["target"])
+    # A float on every process: where some are whole numbers, they do not add up.
+    return float((labelled * batch["weight"]).sum() if "weight" in batch else labelled.sum())
+
+
+def seen_anywhere(module: LightningModule, seen: Sequence[bool]) -> list[bool]:
+    """Whether each was seen on any process.
+
+    Args:
+        module: In a hook that all processes reach.
+        seen: On this one; as many on each.
+    """
+    if module.trainer.world_size == 1:
+        return list(seen)
+    counts = torch.tensor(seen, dtype=torch.int64, device=module.device)
+    summed: Any = module.trainer.strategy.reduce(counts, reduce_op="sum")
+    return [count > 0 for count in summed.tolist()]
 
 
 def under(place: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class Batch(TypedDict):
         view: int64 tensor "batch", which of a fixed number of random views each sample shows; not there in
             evaluation, or where every epoch shows a new one.
         teacher_records: uint8 tensor "batch bytes", what a `CachedTeacher` has found on disk.
+        in_target_domain: bool tensor "batch", whether each sample is of a domain to adapt to; not there where
+            there is only one kind of domain.
     """
 
     inputs: dict[str, Inputs]
@@ -91,6 +93,7 @@ class Batch(TypedDict):
     teacher_inputs: NotRequired[dict[str, Inputs]]
     view: NotRequired[Tensor]
     teacher_records: NotRequired[Tensor]
+    in_target_domain: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,22 @@ class ModelOutput:
     def fused(self) -> dict[str, Feature]:
         """Modality -> what the fusion head has read."""
         return {**self.features, **self.tokens}
+
+    def rows(self, rows: Tensor) -> ModelOutput:
+        """The answer to some of the samples; `extras` are left out, since they are of the whole batch.
+
+        Args:
+            rows: int64 "samples".
+        """
+        return ModelOutput(
+            self.logits[rows],
+            None if self.embedding is None else self.embedding[rows],
+            {m: x[rows] for m, x in self.features.items()},
+            layers={path: x[rows] for path, x in self.layers.items()},
+            present={m: there[rows] for m, there in self.present.items()},
+            tokens={m: Tokens(x.values[rows], x.mask[rows]) for m, x in self.tokens.items()},
+            unimodal={m: x[rows] for m, x in self.unimodal.items()},
+        )
 
     def at(self, name: str) -> Tensor:
         """The tensor a distillation term asks for by name.

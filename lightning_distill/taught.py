@@ -35,6 +35,7 @@ class TaughtModule(EvaluatedModule):
         silence_warnings()
         datamodule = getattr(self.trainer, "datamodule", None)
         checks.target_fits(self.task, datamodule, self.student.num_classes)
+        self.watch_domains(getattr(datamodule, "domains", ()))
         classes = getattr(datamodule, "classes", None)
         checks.classes_fit(self.student, None, classes)
         if self.teacher is not None:
@@ -44,13 +45,14 @@ class TaughtModule(EvaluatedModule):
         if stage == "fit":
             self.student.preprocessing = parity.recorded(self.student, datamodule)
             self._steps_seen = 0
-        if self.teacher is None:
-            return
-        checks.nothing_shared(self, self.teacher)
+        if self.teacher is not None:
+            checks.nothing_shared(self, self.teacher)
         self._pair.close()
         self._pair = Pair(self.student, self.teacher)
-        if stage != "predict":
-            self.read_layers()
+        if stage == "predict":
+            return
+        self.read_layers()
+        if self.teacher is not None:
             with first_process_first(self.trainer):
                 self._pair.open(datamodule, stage)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_distill.balancing import TermBalancer
 from lightning_distill.errors import ConfigError
-from lightning_distill.losses import AdaptedLoss, DistillationLoss
+from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch, ModelOutput, only_rows
@@ -67,29 +67,36 @@ class WeightedTerms(nn.Module):
     @property
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of what the terms read of the student and of the teacher, beside the logits."""
-        terms = [loss for loss in self.losses.values() if isinstance(loss, DistillationLoss)]
-        student = dict.fromkeys(name for loss in terms for name in loss.student_layers)
-        teacher = dict.fromkeys(name for loss in terms for name in loss.teacher_layers)
+        student = dict.fromkeys(name for _, loss in self._typed() for name in loss.student_layers)
+        teacher = dict.fromkeys(name for _, loss in self._typed() for name in loss.teacher_layers)
         return tuple(student), tuple(teacher)
 
-    def adapt(self, student: ModelOutput, teacher: ModelOutput) -> None:
+    def adapt(self, student: ModelOutput, teacher: ModelOutput | None) -> None:
         """Build the adaptors for what a dry run has shown, and check that every layer is there.
 
         Raises:
             ConfigError: If a layer is missing, or shapes do not go together.
         """
-        for name, loss in self.losses.items():
+        for name, loss in self._typed():
             try:
-                theirs = [_shapes(o, names) for o, names in _sides(loss, student, teacher)]
-                if isinstance(loss, AdaptedLoss):
-                    loss.adapt(*theirs)
+                theirs = () if teacher is None else _shapes(teacher, loss.teacher_layers)
+                loss.adapt(_shapes(student, loss.student_layers), theirs)
             except ConfigError as error:
                 where = f"term {name!r}, {error.where}"
                 raise ConfigError(
                     where=where, found=error.found, expected=error.expected, fix=error.fix
                 ) from error
 
-    def raw(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+    def begin_step(self, step: int, epoch: int) -> None:
+        """Tell the terms where training is, see `DistillationLoss.begin_step`."""
+        for _, loss in self._typed():
+            loss.begin_step(step, epoch)
+
+    def _typed(self) -> list[tuple[str, DistillationLoss]]:
+        """Anything that can be called will do as a term; only these tell what they read."""
+        return [(name, loss) for name, loss in self.losses.items() if isinstance(loss, DistillationLoss)]
+
+    def raw(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value."""
         return {name: loss(student, teacher, batch) for name, loss in self.losses.items()}
 
@@ -161,10 +168,6 @@ def gradient_norms(terms: Mapping[str, Tensor], parameters: Iterable[nn.Paramete
             found = [g.detach().float().norm() for g in grads if g is not None]
             norms[name] = torch.stack(found).norm() if found else norms[name]
     return norms
-
-
-def _sides(loss: Any, student: ModelOutput, teacher: ModelOutput) -> Any:
-    return (student, loss.student_layers), (teacher, loss.teacher_layers)
 
 
 def _shapes(output: ModelOutput, names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:

@@ -15,7 +15,7 @@ from lightning_distill import checks
 from lightning_distill.data.mapped import read_batch
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.extraction import LayerExtractor
-from lightning_distill.losses import AdaptedLoss, DistillationLoss
+from lightning_distill.losses import Adapted, DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, derive
 from lightning_distill.ranks import average_gradients, first_process_first, same_everywhere
@@ -97,7 +97,7 @@ class Distill(Callback):
         self._wrap(pl_module)
 
     def _refuse_sharding(self, trainer: Trainer) -> None:
-        trained = any(isinstance(t, AdaptedLoss) for t in self.terms.losses.values())
+        trained = any(isinstance(t, Adapted) for t in self.terms.losses.values())
         if checks.shards(trainer) and (trained or list(self.terms.parameters())):
             raise ConfigError(
                 where="Distill.losses",

@@ -1,13 +1,16 @@
-"""Distillation terms: what a student takes over from its teacher."""
+"""Terms: what a student takes over from its teacher, and what is to be alike in two domains."""
 
+from lightning_distill.losses.alignment_base import AlignmentLoss, in_target_domain
 from lightning_distill.losses.attention_transfer import AttentionTransfer, attention_transfer
 from lightning_distill.losses.base import (
+    Adapted,
     AdaptedLoss,
     DistillationLoss,
     LayerLoss,
     MapLoss,
     ProjectedLoss,
     gather_rows,
+    rows_there,
 )
 from lightning_distill.losses.cka import CKA, linear_cka
 from lightning_distill.losses.contrastive_representation import (
@@ -27,6 +30,7 @@ from lightning_distill.losses.modality_general import (
 )
 from lightning_distill.losses.multilabel_kd import MultilabelKD, multilabel_kd
 from lightning_distill.losses.neuron_selectivity import NeuronSelectivity, neuron_selectivity
+from lightning_distill.losses.on_target import OnTarget
 from lightning_distill.losses.one_for_all import OneForAll, one_for_all
 from lightning_distill.losses.overhaul import Overhaul, negative_mean, overhaul
 from lightning_distill.losses.probabilistic import ProbabilisticTransfer, probabilistic_transfer
@@ -42,7 +46,9 @@ __all__ = [
     "CKA",
     "DIST",
     "RKD",
+    "Adapted",
     "AdaptedLoss",
+    "AlignmentLoss",
     "AttentionTransfer",
     "ContrastiveRepresentation",
     "CrossModalContrastive",
@@ -56,6 +62,7 @@ __all__ = [
     "ModalityGeneralHint",
     "MultilabelKD",
     "NeuronSelectivity",
+    "OnTarget",
     "OneForAll",
     "Overhaul",
     "ProbabilisticTransfer",
@@ -75,6 +82,7 @@ __all__ = [
     "gather_rows",
     "hierarchical_context",
     "hint",
+    "in_target_domain",
     "jensen_shannon",
     "kendall_tau",
     "linear_cka",
@@ -91,6 +99,7 @@ __all__ = [
     "regression_kd",
     "rkd_angle",
     "rkd_distance",
+    "rows_there",
     "similarity_preserving",
     "standardize",
     "variational_information",

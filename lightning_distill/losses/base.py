@@ -24,11 +24,13 @@ class DistillationLoss(nn.Module, ABC):
 
     It holds neither the task loss nor its own weight: `DistillationModule` sums weighted terms. Adaptors
     (projectors, discriminators) are sub-modules, so that they reach optimizer and checkpoint; where their
-    sizes depend on teacher and student, the term is an `AdaptedLoss`.
+    sizes depend on teacher and student, the term is an `Adapted` one.
     """
 
     suits: ClassVar[frozenset[Outputs]] = frozenset(Outputs)
     """What the logits may stand for."""
+    needs_teacher: ClassVar[bool] = True
+    """Whether it compares with a teacher; where not, it is called with None in the teacher's place."""
     student_layers: tuple[str, ...] = ()
     """What it reads of the student beside the logits, as names for `ModelOutput.at`."""
     teacher_layers: tuple[str, ...] = ()
@@ -45,6 +47,25 @@ class DistillationLoss(nn.Module, ABC):
 
         Returns:
             0-d tensor, averaged over the batch.
+        """
+
+    def adapt(self, student: Shapes, teacher: Shapes) -> None:
+        """Told once, before the optimizer is made, what a dry run has shown; nothing by default.
+
+        Args:
+            student: Shape of each of `student_layers`, without the batch dimension.
+            teacher: Shape of each of `teacher_layers`.
+
+        Raises:
+            ConfigError: If the shapes do not go together.
+        """
+
+    def begin_step(self, step: int, epoch: int) -> None:
+        """Told before each batch of training where training is; nothing by default.
+
+        Args:
+            step: Optimizer steps taken, 0 in the first: batches of one accumulation share it.
+            epoch: Epochs completed.
         """
 
 
@@ -86,25 +107,19 @@ class LayerLoss(DistillationLoss):
             x: "batch ...", such as the sample ids.
             batch: As for `pairs`.
         """
-        kept = self._kept((self.student_layers[0], self.teacher_layers[0]), batch)
+        kept = rows_there((self.student_layers[0], self.teacher_layers[0]), batch)
         x = x if kept is None else x[kept]
         return gather_rows(x) if self.gather else x
 
     def _pair(self, s: Tensor, t: Tensor, names: tuple[str, str], batch: Batch) -> tuple[Tensor, Tensor]:
-        kept = self._kept(names, batch)
+        kept = rows_there(names, batch)
         if kept is not None:
             s, t = s[kept], t[kept]
         return (gather_rows(s), gather_rows(t)) if self.gather else (s, t)
 
-    @staticmethod
-    def _kept(names: tuple[str, str], batch: Batch) -> Tensor | None:
-        modalities = {name.removeprefix("features.") for name in names if name.startswith("features.")}
-        there = [batch["present"][m] for m in modalities if m in batch["present"]]
-        return torch.stack(there).all(dim=0) if there else None
 
-
-class AdaptedLoss(LayerLoss):
-    """A term with adaptors whose sizes follow from the layers it compares.
+class Adapted(DistillationLoss):
+    """A term with adaptors whose sizes follow from the layers it reads.
 
     `adapt` is called once with the shapes seen in a dry run, before the optimizer is made. The shapes are
     part of the state dict, so that a checkpoint alone is enough to rebuild the adaptors.
@@ -151,6 +166,10 @@ class AdaptedLoss(LayerLoss):
             student, teacher = (tuple(tuple(shape) for shape in side) for side in shapes)
             self.adapt(student, teacher)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[arg-type]
+
+
+class AdaptedLoss(LayerLoss, Adapted):
+    """A term with adaptors between layers of the student and layers of the teacher."""
 
 
 class MapLoss(LayerLoss):
@@ -231,3 +250,15 @@ def gather_rows(x: Tensor) -> Tensor:
     if alone():
         return x
     return torch.cat(dist_nn.all_gather(x))  # type: ignore[no-untyped-call]
+
+
+def rows_there(names: Sequence[str], batch: Batch) -> Tensor | None:
+    """Rows that have all modalities named by "features.<modality>": bool "batch"; None where none is named.
+
+    Args:
+        names: As `ModelOutput.at` takes them.
+        batch: Tells what is present.
+    """
+    modalities = {name.removeprefix("features.") for name in names if name.startswith("features.")}
+    there = [batch["present"][m] for m in modalities if m in batch["present"]]
+    return torch.stack(there).all(dim=0) if there else None

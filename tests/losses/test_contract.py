@@ -21,7 +21,8 @@ ROWS, CLASSES = 6, 4
 def outputs() -> tuple[ModelOutput, ModelOutput, Batch]:
     student, teacher = make_output(ROWS, CLASSES), make_output(ROWS, CLASSES)
     student = _each(student, lambda x: x.clone().requires_grad_())
-    return student, teacher, make_batch(("image", "text"), ROWS)
+    batch = make_batch(("image", "text"), ROWS)
+    return student, teacher, {**batch, "in_target_domain": torch.arange(ROWS) % 2 == 1}  # type: ignore[typeddict-item]
 
 
 def make_loss(cls: Any) -> DistillationLoss:
@@ -80,6 +81,7 @@ def test_order_of_the_batch_does_not_matter(cls: Any) -> None:
         "present": {m: p[order] for m, p in batch["present"].items()},
         "target": batch["target"][order],
         "sample_id": batch["sample_id"][order],
+        "in_target_domain": batch["in_target_domain"][order],
     }
     value = loss(student, teacher, batch)
     moved = loss(_each(student, lambda x: x[order]), _each(teacher, lambda x: x[order]), permuted)

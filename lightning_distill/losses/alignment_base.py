@@ -1,0 +1,85 @@
+"""The contract of a domain alignment term: what should be alike in the source and the target domain."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from lightning_distill.errors import ConfigError
+from lightning_distill.losses.base import DistillationLoss, gather_rows, rows_there
+from lightning_distill.structures import Batch, ModelOutput
+
+
+class AlignmentLoss(DistillationLoss):
+    """A term between a layer's rows of the source domains and those of the target domains.
+
+    It needs no teacher and no label of the target, and combines with any other term. Rows in which the
+    modality named by "features.<modality>" is absent are left out. Where a batch holds rows of one side only,
+    the term is 0 with a gradient of 0.
+
+    Args:
+        layer: Name of the student's layer, see `ModelOutput.at`: the fused feature, one modality's, the
+            logits, or a module's output, which is flattened to one vector a row.
+        gather: Whether each process compares the rows of all processes.
+    """
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(self, layer: str = "embedding", gather: bool = False) -> None:
+        super().__init__()
+        self.student_layers, self.gather = (layer,), gather
+
+    @abstractmethod
+    def align(self, source: Tensor, target: Tensor) -> Tensor:
+        """The term.
+
+        Args:
+            source: "n dim", n >= 1.
+            target: "m dim", m >= 1, not necessarily n.
+
+        Returns:
+            0-d tensor.
+        """
+
+    def forward(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> Tensor:
+        """0-d tensor."""
+        source, target = self.sides(student.at(self.student_layers[0]), batch)
+        if not len(source) or not len(target):
+            return (source.sum() + target.sum()) * 0.0
+        return self.align(source, target)
+
+    def sides(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Rows of the source domains "n dim" and of the target domains "m dim".
+
+        Args:
+            x: "batch ...", of the student's layer.
+            batch: What was answered.
+        """
+        target = in_target_domain(batch)
+        there = rows_there(self.student_layers, batch)
+        source = ~target
+        if there is not None:
+            source, target = source & there, target & there
+        x = x.flatten(1)
+        if self.gather:
+            x = gather_rows(x)
+            source, target = (gather_rows(mask.long()).bool() for mask in (source, target))
+        return x[source], x[target]
+
+
+def in_target_domain(batch: Batch) -> Tensor:
+    """Which rows are of a target domain: bool "batch".
+
+    Raises:
+        ConfigError: If the batch does not tell.
+    """
+    if "in_target_domain" not in batch:
+        raise ConfigError(
+            where="a term between domains",
+            found="batches that do not tell which rows are of the target domain",
+            expected="batches of a CrossDomainDataModule, or your own with `in_target_domain`",
+            fix="set data to {class_path: CrossDomainDataModule, init_args: {source: ..., target: ...}}",
+        )
+    return batch["in_target_domain"]

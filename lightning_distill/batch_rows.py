@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_distill.errors import ConfigError
 from lightning_distill.structures import Batch
 
 
@@ -46,3 +47,19 @@ def take(values: Any, rows: Tensor) -> Any:
         rows: int64 "samples".
     """
     return {key: take(x, rows) for key, x in values.items()} if isinstance(values, Mapping) else values[rows]
+
+
+def in_target_domain(batch: Batch) -> Tensor:
+    """Which rows are of a target domain: bool "batch".
+
+    Raises:
+        ConfigError: If the batch does not tell.
+    """
+    if "in_target_domain" not in batch:
+        raise ConfigError(
+            where="a term between domains",
+            found="batches that do not tell which rows are of the target domain",
+            expected="batches of a CrossDomainDataModule, or your own with `in_target_domain`",
+            fix="set data to {class_path: CrossDomainDataModule, init_args: {source: ..., target: ...}}",
+        )
+    return batch["in_target_domain"]

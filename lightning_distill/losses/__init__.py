@@ -1,6 +1,6 @@
 """Terms: what a student takes over from its teacher, and what is to be alike in two domains."""
 
-from lightning_distill.losses.alignment_base import AlignmentLoss, in_target_domain
+from lightning_distill.losses.alignment_base import AlignmentLoss
 from lightning_distill.losses.attention_transfer import AttentionTransfer, attention_transfer
 from lightning_distill.losses.base import (
     Adapted,
@@ -82,7 +82,6 @@ __all__ = [
     "gather_rows",
     "hierarchical_context",
     "hint",
-    "in_target_domain",
     "jensen_shannon",
     "kendall_tau",
     "linear_cka",

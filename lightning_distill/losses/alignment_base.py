@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_distill.errors import ConfigError
+from lightning_distill.batch_rows import in_target_domain
 from lightning_distill.losses.base import DistillationLoss, gather_rows, rows_there
 from lightning_distill.structures import Batch, ModelOutput
 
@@ -67,19 +67,3 @@ class AlignmentLoss(DistillationLoss):
             x = gather_rows(x)
             source, target = (gather_rows(mask.long()).bool() for mask in (source, target))
         return x[source], x[target]
-
-
-def in_target_domain(batch: Batch) -> Tensor:
-    """Which rows are of a target domain: bool "batch".
-
-    Raises:
-        ConfigError: If the batch does not tell.
-    """
-    if "in_target_domain" not in batch:
-        raise ConfigError(
-            where="a term between domains",
-            found="batches that do not tell which rows are of the target domain",
-            expected="batches of a CrossDomainDataModule, or your own with `in_target_domain`",
-            fix="set data to {class_path: CrossDomainDataModule, init_args: {source: ..., target: ...}}",
-        )
-    return batch["in_target_domain"]

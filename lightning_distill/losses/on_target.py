@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_distill.batch_rows import some_samples
-from lightning_distill.losses.alignment_base import in_target_domain
+from lightning_distill.batch_rows import in_target_domain, some_samples
 from lightning_distill.losses.base import DistillationLoss, Shapes
 from lightning_distill.structures import Batch, ModelOutput
 

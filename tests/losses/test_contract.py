@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_distill.losses import AdaptedLoss, DistillationLoss
+from lightning_distill.losses import DistillationLoss
 from lightning_distill.structures import Batch, ModelOutput
 from tests.builders import make_batch, make_output
 from tests.shelves import build, concrete
@@ -29,8 +29,7 @@ def make_loss(cls: Any) -> DistillationLoss:
     """Built by the types of its arguments, and adapted to what `outputs` gives."""
     student, teacher, _ = outputs()
     loss = build(cls)
-    if isinstance(loss, AdaptedLoss):
-        loss.adapt(*(shapes_at(o, names) for o, names in sides(loss, student, teacher)))
+    loss.adapt(*(shapes_at(o, names) for o, names in sides(loss, student, teacher)))
     return loss
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_distill.losses import AdaptedLoss, DistillationLoss
+from lightning_distill.losses import DistillationLoss
 from lightning_distill.structures import ModelOutput
 from tests.builders import make_batch
 from tests.shelves import build, concrete
@@ -48,7 +48,8 @@ def gradients(cls: Any, rank: int = 0, world: int = 1) -> list[float]:
         loss.eval()  # in training, Trainer(sync_batchnorm=True) does it, on GPUs only
     mine = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
     batch: Any = make_batch(("image", "text"), ROWS)
-    batch = {k: batch[k][mine] for k in ("target", "sample_id")} | {
+    batch["in_target_domain"] = torch.arange(ROWS) % 4 == 1  # three of the source to one of the target
+    batch = {k: batch[k][mine] for k in ("target", "sample_id", "in_target_domain")} | {
         "present": {m: p[mine] for m, p in batch["present"].items()}
     }
     with torch.no_grad():
@@ -63,9 +64,8 @@ def gradients(cls: Any, rank: int = 0, world: int = 1) -> list[float]:
 
 def make(cls: Any, output: ModelOutput) -> DistillationLoss:
     loss = build(cls, **({"gather": True} if "gather" in inspect.signature(cls).parameters else {}))
-    if isinstance(loss, AdaptedLoss):
-        names = (loss.student_layers, loss.teacher_layers)
-        loss.adapt(*(tuple(tuple(output.at(n).shape[1:]) for n in side) for side in names))  # type: ignore[arg-type]
+    names = (loss.student_layers, loss.teacher_layers)
+    loss.adapt(*(tuple(tuple(output.at(n).shape[1:]) for n in side) for side in names))  # type: ignore[arg-type]
     return loss
 
 

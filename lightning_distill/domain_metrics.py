@@ -36,7 +36,7 @@ class DomainMetrics(StageMetrics):
         super().__init__(task, num_outputs, taught, places)
         self._task, self._domains = task, tuple(domains)
 
-    def update(  # type: ignore[override]
+    def update_domains(
         self, stage: str, student: ModelOutput, teacher: ModelOutput | None, batch: Batch
     ) -> None:
         """Count a batch's rows, each for its domain.

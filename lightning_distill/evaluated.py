@@ -96,7 +96,7 @@ class EvaluatedModule(LightningModule):
     def _evaluated(self, batch: Batch, stage: str) -> dict[str, ModelOutput | None]:
         student, teacher = self.evaluate_batch(batch, stage)
         if self.domain_metrics is not None:
-            self.domain_metrics.update(stage, student, teacher, batch)
+            self.domain_metrics.update_domains(stage, student, teacher, batch)
         return {"student": student, "teacher": teacher}
 
     def on_validation_epoch_start(self) -> None:

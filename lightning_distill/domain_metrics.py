@@ -67,7 +67,8 @@ class DomainMetrics(StageMetrics):
         known = seen_anywhere(module, [m is not None and m.update_called for m in metrics])
         values = [m.compute() for m, there in zip(metrics, known, strict=True) if there and m is not None]
         if values:
-            module.log(f"{stage}/{SCORE}", torch.stack([v.float() for v in values]).mean(), prog_bar=True)
+            score = torch.stack([v.float() for v in values]).mean()
+            module.log(f"{stage}/{SCORE}", score, prog_bar=True, sync_dist=True)
 
     def _metric(self, place: str, name: str) -> Metric | None:
         collection: MetricCollection = self[place]  # type: ignore[assignment]

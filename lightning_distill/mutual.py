@@ -174,6 +174,7 @@ class MutualDistillationModule(DistillationModule):
         """Return the sum of all peers' losses, or stop on one that is not finite."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
         self._step.scale_boundaries(self.trainer, self._log.writes(self.trainer))
+        self.terms.begin_step(self.trainer.global_step, self.trainer.current_epoch)
         answers = self.answers(batch)
         terms = self.peer_terms(answers, batch)
         loss = self.total(terms)

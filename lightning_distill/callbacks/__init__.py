@@ -1,5 +1,6 @@
 """Callbacks: each also works in a Trainer of your own."""
 
+from lightning_distill.callbacks.batch_norm_adaptation import BatchNormAdaptation
 from lightning_distill.callbacks.best_checkpoint import BestCheckpoint
 from lightning_distill.callbacks.clip_gradients import ClipGradients
 from lightning_distill.callbacks.configured import ConfiguredHyperparameters
@@ -9,6 +10,7 @@ from lightning_distill.callbacks.student_export import StudentExport
 from lightning_distill.callbacks.unfreezing import GradualUnfreezing
 
 __all__ = [
+    "BatchNormAdaptation",
     "BestCheckpoint",
     "ClipGradients",
     "ConfiguredHyperparameters",

@@ -187,6 +187,7 @@ class Distill(Callback):
         teacher = self.teacher(_as_the_teacher_reads(batch))
         if not self._adapted:
             self._adapt(student, teacher, pl_module)
+        self.terms.begin_step(trainer.global_step, trainer.current_epoch)
         raw = self.terms.raw(student, teacher, batch)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (trainer.global_step + 1) % every == 0:  # a log entry costs more than a small step

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_distill.losses import DistillationLoss
-from lightning_distill.structures import Batch, ModelOutput
+from lightning_distill.structures import UNLABELLED, Batch, ModelOutput
 from tests.builders import make_batch, make_output
 from tests.shelves import build, concrete
 
@@ -21,8 +21,9 @@ ROWS, CLASSES = 6, 4
 def outputs() -> tuple[ModelOutput, ModelOutput, Batch]:
     student, teacher = make_output(ROWS, CLASSES), make_output(ROWS, CLASSES)
     student = _each(student, lambda x: x.clone().requires_grad_())
-    batch = make_batch(("image", "text"), ROWS)
-    return student, teacher, {**batch, "in_target_domain": torch.arange(ROWS) % 2 == 1}  # type: ignore[typeddict-item]
+    batch, in_target = make_batch(("image", "text"), ROWS), torch.arange(ROWS) % 2 == 1
+    batch["target"][in_target] = UNLABELLED
+    return student, teacher, {**batch, "in_target_domain": in_target}  # type: ignore[typeddict-item]
 
 
 def make_loss(cls: Any) -> DistillationLoss:
@@ -30,6 +31,7 @@ def make_loss(cls: Any) -> DistillationLoss:
     student, teacher, _ = outputs()
     loss = build(cls)
     loss.adapt(*(shapes_at(o, names) for o, names in sides(loss, student, teacher)))
+    loss.begin_step(step=500, epoch=1)  # in the first step, what grows has not begun
     return loss
 
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_distill.losses import DistillationLoss
-from lightning_distill.structures import ModelOutput
+from lightning_distill.structures import UNLABELLED, ModelOutput
 from tests.builders import make_batch
 from tests.shelves import build, concrete
 
@@ -49,6 +49,7 @@ def gradients(cls: Any, rank: int = 0, world: int = 1) -> list[float]:
     mine = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
     batch: Any = make_batch(("image", "text"), ROWS)
     batch["in_target_domain"] = torch.arange(ROWS) % 4 == 1  # three of the source to one of the target
+    batch["target"][batch["in_target_domain"]] = UNLABELLED
     batch = {k: batch[k][mine] for k in ("target", "sample_id", "in_target_domain")} | {
         "present": {m: p[mine] for m, p in batch["present"].items()}
     }
@@ -63,9 +64,11 @@ def gradients(cls: Any, rank: int = 0, world: int = 1) -> list[float]:
 
 
 def make(cls: Any, output: ModelOutput) -> DistillationLoss:
-    loss = build(cls, **({"gather": True} if "gather" in inspect.signature(cls).parameters else {}))
+    wanted = {"gather": True, "hidden": (9,)}.items()
+    loss = build(cls, **{k: v for k, v in wanted if k in inspect.signature(cls).parameters})
     names = (loss.student_layers, loss.teacher_layers)
     loss.adapt(*(tuple(tuple(output.at(n).shape[1:]) for n in side) for side in names))  # type: ignore[arg-type]
+    loss.begin_step(step=500, epoch=1)
     return loss
 
 

@@ -30,6 +30,7 @@ from cross_domain_choice import chosen, correlation, recommended, regret, valida
 from cross_domain_data import PAIRS, STYLES
 from cross_domain_jobs import METHODS, Job, begin, run
 from cross_domain_methods import Kind
+from cross_domain_page import write
 from kept import Runner
 from numpy.typing import NDArray
 
@@ -105,7 +106,12 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("cross_domain_work"))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=PAIRS)
+    parser.add_argument("--report", type=Path, help="only make the page of a JSON that is there")
+    parser.add_argument("--page", type=Path, default=Path("docs/cross-domain.md"))
     options = parser.parse_args()
+    if options.report is not None:
+        write(options.page, json.loads(options.report.read_text()))
+        return 0
     if "LIGHTNING_DISTILL_DATA" not in os.environ:
         print("skipped: LIGHTNING_DISTILL_DATA does not name the folder with the real data", file=sys.stderr)
         return 0

@@ -31,7 +31,7 @@ from lightning_distill.data.source import DataSource, SampleTable
 from lightning_distill.randomness import derive, generator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-from emoji_manifest import WHITE, group_of, read_names, read_sheet  # noqa: E402
+from emoji_manifest import WHITE, group_of, read_names, read_sheet
 
 SPEECH = "synthetic to human speech"
 DIGIT_PAIRS = {"MNIST to optdigits": ("mnist", "optdigits"), "optdigits to MNIST": ("optdigits", "mnist")}
@@ -164,7 +164,7 @@ def _speech(folder: Path, work: Path, seed: int) -> DomainPair:
     split = _parted(found.key, (1 - VAL, VAL), SPEECH, "target", seed)
     split[np.isin(speaker, TEST_SPEAKERS)] = 2
     target = PoolSource(found, np.arange(len(split)), split, DIGITS)
-    processor = AudioProcessor(sample_rate=8000, seconds=0.7, mels=32, hop=0.02, dynamic_range=30.0)
+    processor = AudioProcessor(8000, seconds=0.7, mels=32, hop=0.02, dynamic_range=30.0, max_shift=0.1)
     return DomainPair(SPEECH, "audio", source, target, {"audio": processor})
 
 
@@ -188,7 +188,8 @@ def _digits(name: str, folder: Path, seed: int) -> DomainPair:
     target = PoolSource(
         second, np.arange(len(second.key)), _parted(second.key, shares, name, "target", seed), DIGITS
     )
-    return DomainPair(name, "image", source, target, {"image": ImageProcessor(size=16, channels=1)})
+    processor = ImageProcessor(size=16, channels=1, max_shift=0.1, max_scale=0.1, max_rotation=10)
+    return DomainPair(name, "image", source, target, {"image": processor})
 
 
 @cache
@@ -219,7 +220,8 @@ def _emoji(name: str, folder: Path, seed: int) -> DomainPair:
     source = PoolSource(first.pool, there, part[there], whole)
     there = np.flatnonzero(second.there & (part >= 2))
     target = PoolSource(second.pool, there, part[there] - np.int8(2), whole, trained=("text",))
-    return DomainPair(name, "image", source, target, {"image": ImageProcessor(size=32)})
+    processor = ImageProcessor(size=16, max_shift=0.1, max_scale=0.2, max_rotation=15)
+    return DomainPair(name, "image", source, target, {"image": processor})
 
 
 @dataclass(frozen=True)

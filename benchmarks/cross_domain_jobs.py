@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from cross_domain_data import DomainPair, read_pair
 from cross_domain_methods import STEPS, Kind, Method, Taught, methods
-from cross_domain_teachers import fused_knowledge, knowledge
+from cross_domain_teachers import knowledge
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch import Tensor
 
@@ -24,10 +24,12 @@ from lightning_distill.data.source import DataSource
 from lightning_distill.encoders import Encoder, ImageCNN, LogMelCNN
 from lightning_distill.fusion import ConcatFusion
 from lightning_distill.knowledge import Knowledge
+from lightning_distill.knowledge_fusion import LabelPropagation, fuse
 from lightning_distill.structures import Batch
 from lightning_distill.teachers import EmaTeacher, StoredTeacher, Teacher
 from lightning_distill.validators import (
     batch_nuclear_norm,
+    density_ratio,
     importance_weighted_risk,
     mutual_information,
     negative_entropy,
@@ -104,18 +106,28 @@ def prepared(name: str, seed: int) -> Prepared:
     def module(source: DataSource) -> MultimodalDataModule:
         return MultimodalDataModule(source, pair.processors, BATCH, in_memory=True)
 
+    both = CrossDomainDataModule(module(pair.source), module(PartlyLabelled(pair.target)))
     said = {Taught.KNOWLEDGE: knowledge(pair, _PLACE["work"], seed)}
-    said[Taught.FUSED] = fused_knowledge(pair, said[Taught.KNOWLEDGE], _PLACE["work"], seed)
+    said[Taught.FUSED] = fused(said[Taught.KNOWLEDGE], both)
     if "text" in pair.target.modalities:
         said[Taught.NO_TEXT] = knowledge(pair, _PLACE["work"], seed, text=False)
     return Prepared(
         pair,
-        CrossDomainDataModule(module(pair.source), module(PartlyLabelled(pair.target))),
+        both,
         module(pair.source),
         module(pair.target),
         CrossDomainDataModule(module(pair.source), module(pair.target)),
         said,
     )
+
+
+def fused(known: Path, both: CrossDomainDataModule) -> Path:
+    """What the teacher said, fused with the target's data: spread among neighbours."""
+    folder = known.with_name(f"{known.name}.fused")
+    if not folder.exists():
+        made = fuse([Knowledge.open(known)], both.indexed, both.targets, [LabelPropagation()])
+        made.write(folder)
+    return folder
 
 
 def student(pair: DomainPair) -> MultimodalModel:
@@ -205,20 +217,19 @@ def measured(model: MultimodalModel, ready: Prepared) -> dict[str, float]:
     """Validators: what can be known of a student without a label of the target. Larger is better."""
     source = answers(model, ready.source.val_dataloader())
     target = answers(model, ready.target.val_dataloader())
-    hidden = replace(target, target=torch.full_like(target.target, -100))
-    z, x = hidden.logits, hidden.embedding
+    z, order = target.logits, torch.randperm(len(source.target), generator=torch.Generator().manual_seed(0))
+    wrong = (source.logits.argmax(dim=1) != source.target)[order]
+    weights = density_ratio(source.embedding[order], target.embedding)
     found = {
         "negative entropy": negative_entropy(z),
         "mutual information": mutual_information(z),
-        "soft neighbourhood density": soft_neighbourhood_density(z),
+        "soft neighbourhood density": soft_neighbourhood_density(z.softmax(dim=1)),
         "batch nuclear norm": batch_nuclear_norm(z),
         "source accuracy": torch.tensor(source.accuracy),
-        "importance-weighted risk": importance_weighted_risk(
-            source.logits, source.target, source.embedding, x
-        ),
+        "importance-weighted accuracy": 1 - importance_weighted_risk(wrong, weights),
     }
     for told, taught in (("teacher", Taught.KNOWLEDGE), ("fused", Taught.FUSED)):
-        rows = Knowledge.open(ready.knowledge[taught]).rows(hidden.sample_id.numpy(), ["logits"])
+        rows = Knowledge.open(ready.knowledge[taught]).rows(target.sample_id.numpy(), ["logits"])
         found[f"agreement with {told}"] = teacher_agreement(z, torch.from_numpy(rows["logits"]).float())
     return {name: float(value) for name, value in found.items()}
 

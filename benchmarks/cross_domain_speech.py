@@ -28,7 +28,8 @@ ACCENTS = (
 VARIANTS = (
     "m1", "f1", "Alex", "m2", "Alicia", "Andy", "f2", "m3", "Annie", "Denis", "m4", "f3", "Gene", "Hugo",
     "linda", "Lee", "m5", "Marco", "f4", "Michael", "aunty", "m6", "adam", "f5", "benjamin", "boris", "anika",
-    "m7", "caleb", "ed", "belinda", "m8", "ian", "john", "steph", "max", "paul", "grandma", "quincy", "victor",
+    "m7", "caleb", "ed", "belinda", "m8", "ian", "john", "steph", "max", "paul", "grandma", "quincy",
+    "victor",
 )  # fmt: skip
 ACCENTS_A_VARIANT, PROSODIES = 3, 2
 

@@ -26,6 +26,7 @@ _OTHERS: Final = {
     "robustness": "metrics as one modality at a time gets worse",
     "cache": "let a teacher answer before training, once for all runs",
     "knowledge": "keep what a teacher knows about a data set",
+    "fuse": "fuse such knowledge with the data of a new domain",
     "assess": "will this teacher help, before training",
     "find-clip": "choose the range of a clip, and the learning rate",
     "born-again": "rounds in which a model is its own teacher",
@@ -40,6 +41,7 @@ _MODULES: Final = {
     "robustness": "lightning_distill.commands.robustness",
     "cache": "lightning_distill.cli.cache",
     "knowledge": "lightning_distill.commands.knowledge",
+    "fuse": "lightning_distill.commands.fuse",
     "assess": "lightning_distill.commands.assess",
     "find-clip": "lightning_distill.cli.find_clip",
     "born-again": "lightning_distill.cli.born_again",
@@ -47,7 +49,7 @@ _MODULES: Final = {
 }
 """Where the `main(argv)` of each other command is."""
 _COMMANDS: Final = {**_TRAINER, **_OTHERS}
-_CONFIGURED: Final = (*_TRAINER, "doctor", "cache", "knowledge", "assess", "find-clip", "born-again")
+_CONFIGURED: Final = (*_TRAINER, "doctor", "cache", "knowledge", "fuse", "assess", "find-clip", "born-again")
 """Commands that read a config of `fit`."""
 
 _HELP: Final = "\n".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lightning_distill import __version__
 from lightning_distill.errors import ConfigError, nearest
-from lightning_distill.knowledge import CONFIG, FORMAT, IDS, Knowledge, checksum
+from lightning_distill.knowledge import CONFIG, FORMAT, IDS, Knowledge
+from lightning_distill.knowledge_rows import ROWS, RowWriter
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import Teacher
 
@@ -31,11 +32,14 @@ class Origin:
         split: Of the data.
         fingerprint: Of the data source, empty where it has none.
         preprocessing: modality -> settings of the processor.
+        fusion: How it was made of other knowledge, see `lightning_distill.knowledge_fusion`; None where a
+            teacher was asked.
     """
 
     split: str = "train"
     fingerprint: str = ""
     preprocessing: Mapping[str, Mapping[str, Any]] | None = None
+    fusion: Mapping[str, Any] | None = None
 
 
 def write_knowledge(
@@ -62,11 +66,6 @@ def write_knowledge(
     Raises:
         ConfigError: If the folder exists, there is no sample, or a number is too large.
     """
-    folder = Path(folder).absolute()
-    if folder.exists():
-        raise ConfigError(
-            where=folder, found="a folder or file", expected="a new folder", fix="remove it or name another"
-        )
     for modality in alone:
         if modality not in teacher.requirements:
             raise ConfigError(
@@ -75,25 +74,102 @@ def write_knowledge(
                 expected=f"what the teacher reads: {', '.join(teacher.requirements)}",
                 fix="name one of these",
             )
+
+    def parts() -> Iterator[tuple[Array, Mapping[str, Array]]]:
+        teacher.read_layers(layers)
+        for batch in batches:
+            answers = _answers(teacher, batch, alone)
+            yield batch["sample_id"].cpu().numpy(), {n: x.float().cpu().numpy() for n, x in answers.items()}
+
+    return _write(Path(folder), parts(), teacher.classes, np.dtype(dtype), origin or Origin())
+
+
+def write_arrays(
+    folder: Path | str,
+    sample_id: Array,
+    arrays: Mapping[str, Array],
+    classes: Sequence[str] | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    origin: Origin | None = None,
+) -> Knowledge:
+    """Write what is known already as a folder of knowledge, as a whole or not at all.
+
+    Args:
+        folder: Must not exist.
+        sample_id: int64 "samples", in any order; of an id that comes again, the first row counts.
+        arrays: name -> float "samples ...", named as in `lightning_distill.knowledge`; `logits` is needed.
+        classes: Names in the order of the logits, where known.
+        dtype: float16 halves the folder; its largest number is 65504.
+        origin: Is written into knowledge.json.
+
+    Raises:
+        ConfigError: If the folder exists, there is no sample, arrays do not fit, or a number is too large.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> logits = np.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> with TemporaryDirectory() as place:
+    ...     known = write_arrays(f"{place}/k", np.array([7, 3]), {"logits": logits})
+    ...     known.sample_id.tolist(), known.arrays["logits"].tolist()
+    ([3, 7], [[0.0, 2.0], [1.0, 0.0]])
+    """
+    shapes = {name: np.shape(x) for name, x in arrays.items()}
+    logits = shapes.get("logits", ())
+    fits = len(logits) == 2 and (classes is None or len(classes) == logits[1])
+    if not fits or IDS in arrays or any(shape[:1] != (len(sample_id),) for shape in shapes.values()):
+        raise ConfigError(
+            where=f"write_arrays, {folder}",
+            found=f"arrays {shapes} for {len(sample_id)} samples"
+            + ("" if classes is None else f" and {len(classes)} classes"),
+            expected='`logits` "samples classes" and arrays with a row for each sample',
+            fix="give the ids apart from the arrays, and one row an id",
+        )
+    parts = (
+        (np.asarray(sample_id[at : at + ROWS], np.int64), {n: x[at : at + ROWS] for n, x in arrays.items()})
+        for at in range(0, len(sample_id), ROWS)
+    )
+    return _write(Path(folder), parts, classes, np.dtype(dtype), origin or Origin())
+
+
+def check_new(folder: Path) -> None:
+    """What is to be written must not be there.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    if folder.exists():
+        raise ConfigError(
+            where=folder, found="a folder or file", expected="a new folder", fix="remove it or name another"
+        )
+
+
+def _write(
+    folder: Path,
+    parts: Iterable[tuple[Array, Mapping[str, Array]]],
+    classes: Sequence[str] | None,
+    dtype: np.dtype[Any],
+    origin: Origin,
+) -> Knowledge:
+    """Beside the folder first, then renamed."""
+    folder = folder.absolute()
+    check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        teacher.read_layers(layers)
-        writer = _Writer(partial, np.dtype(dtype))
-        for batch in batches:
-            writer.add(batch["sample_id"].cpu().numpy(), _answers(teacher, batch, alone))
+        writer = RowWriter(partial, dtype)
+        for ids, arrays in parts:
+            writer.add(ids, arrays)
         entries = writer.finish()
-        told = origin or Origin()
         content = {
             "format": FORMAT,
             "lightning_distill": __version__,
-            "classes": None if teacher.classes is None else list(teacher.classes),
-            "split": told.split,
+            "classes": None if classes is None else list(classes),
+            "split": origin.split,
             "samples": entries[IDS]["shape"][0],
-            "data_fingerprint": told.fingerprint,
-            "preprocessing": told.preprocessing,
+            "data_fingerprint": origin.fingerprint,
+            "preprocessing": origin.preprocessing,
+            **({} if origin.fusion is None else {"fusion": origin.fusion}),
             "arrays": entries,
         }
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -125,69 +201,3 @@ def _arrays(output: ModelOutput) -> dict[str, torch.Tensor]:
     if output.embedding is not None:
         arrays["embedding"] = output.embedding
     return arrays | {f"layers/{path}": x for path, x in output.layers.items()}
-
-
-class _Writer:
-    """Gathers rows as they come into flat files, then writes them in the order of their ids."""
-
-    def __init__(self, folder: Path, dtype: np.dtype[Any]) -> None:
-        self._folder, self._dtype = folder, dtype
-        self._ids: list[Array] = []
-        self._shapes: dict[str, tuple[int, ...]] = {}
-
-    def _raw(self, name: str) -> Path:
-        return self._folder / f"{name}.raw"
-
-    def add(self, ids: Array, answers: Mapping[str, torch.Tensor]) -> None:
-        self._ids.append(ids)
-        for name, x in answers.items():
-            values = x.float().cpu().numpy()
-            with np.errstate(over="ignore"):  # told below, with its name
-                kept = values.astype(self._dtype)
-            if np.isinf(kept).sum() > np.isinf(values).sum():
-                raise ConfigError(
-                    where=f"knowledge, {name}",
-                    found=f"{np.abs(values[np.isinf(kept)]).max():.3g}, too large for {self._dtype}",
-                    expected="numbers below 65504",
-                    fix="store float32",
-                )
-            shape = tuple(kept.shape[1:])
-            if self._shapes.setdefault(name, shape) != shape:
-                raise ConfigError(
-                    where=f"knowledge, {name}",
-                    found=f"{shape} in one batch and {self._shapes[name]} in another",
-                    expected="one shape for all samples",
-                    fix="pad every batch to one length, or leave that layer out",
-                )
-            self._raw(name).parent.mkdir(parents=True, exist_ok=True)
-            with self._raw(name).open("ab") as file:
-                file.write(kept.tobytes())
-
-    def finish(self) -> dict[str, dict[str, Any]]:
-        ids = np.concatenate(self._ids) if self._ids else np.empty(0, np.int64)
-        ordered, order = np.unique(ids, return_index=True)
-        if not len(ids):
-            raise ConfigError(
-                where="knowledge",
-                found="no sample",
-                expected="at least one",
-                fix="check the split",
-            )
-        np.save(self._folder / f"{IDS}.npy", ordered.astype(np.int64))
-        for name, shape in self._shapes.items():
-            raw: Array = np.memmap(self._raw(name), self._dtype, "r", shape=(len(ids), *shape))
-            out = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                self._folder / f"{name}.npy", "w+", self._dtype, (len(order), *shape)
-            )
-            for at in range(0, len(order), 4096):
-                out[at : at + 4096] = raw[order[at : at + 4096]]
-            out.flush()
-            del out, raw
-            self._raw(name).unlink()
-        return {name: _entry(self._folder, name) for name in (IDS, *self._shapes)}
-
-
-def _entry(folder: Path, name: str) -> dict[str, Any]:
-    array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    entry = {"dtype": str(array.dtype), "shape": list(array.shape)}
-    return {**entry, "xxh3_64": checksum(folder / f"{name}.npy")}

@@ -21,6 +21,7 @@ SHELVES: Final = (
     "tasks",
     "teachers",
     "units",
+    "validators",
 )
 """Where the package keeps what a config may name."""
 

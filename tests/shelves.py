@@ -28,8 +28,9 @@ SHELVES = (
     "tasks",
     "teachers",
     "units",
+    "validators",
 )
-FORMULAS = ("clipping", "feature_clipping", "fusion", "losses")
+FORMULAS = ("clipping", "feature_clipping", "fusion", "losses", "validators")
 """Shelves whose classes implement a published formula and say which."""
 
 _BY_TYPE: dict[str, Any] = {

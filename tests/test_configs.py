@@ -35,6 +35,7 @@ PLACES = {
     "balancing": "--model.balancer",
     "gradient_balancing": "--model.gradient_balancer",
     "schedules": "--model.weights",
+    "validators": "--trainer.callbacks",
 }
 """Folder -> the option that takes its files."""
 
@@ -47,7 +48,21 @@ QUICK = (
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
 )
-SMALL_DIGITS = ("--data.source.train=60", "--data.source.val=20", "--data.source.test=20")
+SIZES = {"train": 60, "val": 20, "test": 20}
+BASES = {
+    "losses": "digits_cross_domain.yaml",  # alignment terms need its batches
+    "validators": "digits_cross_domain.yaml",
+    "balancing": "digits_distill_image.yaml",
+    "schedules": "digits_distill_image.yaml",
+}
+"""Folder -> the experiment its files are put into; any other goes into the teacher's, of three modalities."""
+
+
+def small_digits(config: Path) -> list[str]:
+    """What makes the digits few, in every domain."""
+    several = "CrossDomainDataModule" in config.read_text()
+    sources = ("data.source.source", "data.target.source") if several else ("data.source",)
+    return [f"--{source}.{split}={size}" for source in sources for split, size in SIZES.items()]
 
 
 def run(*words: str | Path) -> None:
@@ -59,7 +74,7 @@ def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the teacher the distilling configs name."""
     run_folder = tmp_path_factory.mktemp("teacher") / "digits_teacher"
     config = CONFIGS / "experiment" / "digits_teacher.yaml"
-    run("fit", "--config", config, "--run", run_folder, *QUICK, *SMALL_DIGITS)
+    run("fit", "--config", config, "--run", run_folder, *QUICK, *small_digits(config))
     return run_folder
 
 
@@ -96,7 +111,7 @@ def save_tokenizer(folder: Path) -> Path:
 def overrides(config: Path, folder: Path) -> list[str]:
     """What makes a config small; for the worked example, paths to local folders and nothing else."""
     if config.name.startswith("digits"):
-        return list(SMALL_DIGITS)
+        return small_digits(config)
     if config.name == "image_text_resnet_bert.yaml":
         bert = save_tokenizer(save_bert(folder / "bert"))
         return [
@@ -133,14 +148,16 @@ def test_the_worked_example_is_pretrained_unless_it_is_told_otherwise() -> None:
 @pytest.mark.parametrize("part", PARTS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_part_can_be_put_into_an_experiment(part: Path, workplace: Path) -> None:
     option = PLACES[part.parent.name]
-    distilling = part.parent.name in ("losses", "balancing", "schedules")
-    base = "digits_distill_image.yaml" if distilling else "digits_teacher.yaml"  # of three modalities
-    config = CONFIGS / "experiment" / base
+    config = CONFIGS / "experiment" / BASES.get(part.parent.name, "digits_teacher.yaml")
     content = yaml.safe_load(part.read_text())
     reads_tokens = getattr(getattr(fusion, content.get("class_path", ""), None), "reads_tokens", False)
     tokens = [f"--model.student.encoders.{m}.tokens=true" for m in ("image", "text", "audio") if reads_tokens]
-    run("fit", "--config", config, "--run", "out", *QUICK, *SMALL_DIGITS, f"{option}={part}", *tokens)
-    saved = json.dumps(yaml.safe_load(Path("out/config.yaml").read_text())["model"])
+    words = [*QUICK, *small_digits(config), f"{option}={part}", *tokens]
+    if part.parent.name == "losses":  # weights of the experiment's own terms would have no term
+        words.append(f"--model.weights={json.dumps(dict.fromkeys(['task', *content], 0.5))}")
+    run("fit", "--config", config, "--run", "out", *words)
+    run_config = yaml.safe_load(Path("out/config.yaml").read_text())
+    saved = json.dumps([run_config["model"], run_config["trainer"]])
     for spec in [content] if "class_path" in content else content.values():
         check_saved(spec, saved)
 

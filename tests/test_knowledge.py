@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from lightning_distill.errors import CheckpointError, ConfigError, TeacherError
 from lightning_distill.knowledge import Knowledge
-from lightning_distill.knowledge_writing import Origin, write_knowledge
+from lightning_distill.knowledge_writing import Origin, write_arrays, write_knowledge
 from lightning_distill.structures import Batch
 from lightning_distill.teachers import FrozenTeacher, StoredTeacher
 from tests.builders import CLASSES, VectorSource, make_batch, make_data, make_model, make_trainer
@@ -176,3 +176,32 @@ def test_training_on_stored_answers_is_training_on_the_teacher(tmp_path: Path) -
         make_trainer(tmp_path, max_epochs=2).fit(module, data)
         weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-5)
+
+
+def test_arrays_become_a_folder(tmp_path: Path) -> None:
+    ids = np.array([5, -2, 9, 5])
+    logits = np.arange(8.0).reshape(4, 2)
+    told = write_arrays(tmp_path / "k", ids, {"logits": logits, "layers/a.b": logits[:, :1]}, ["x", "y"])
+    assert told.sample_id.tolist() == [-2, 5, 9]
+    assert told.arrays["logits"].dtype == np.float16
+    np.testing.assert_array_equal(told.arrays["logits"], [[2, 3], [0, 1], [4, 5]])  # the first row of id 5
+    assert told.classes == ("x", "y")
+    Knowledge.open(tmp_path / "k").verify()
+    assert "fusion" not in told.content
+
+
+def test_arrays_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    ids, logits = np.arange(4), np.zeros((4, 2))
+    wrong: list[tuple[dict[str, np.ndarray], Sequence[str] | None, str]] = [
+        ({"embedding": logits}, None, "`logits`"),
+        ({"logits": logits[:3]}, None, "a row for each sample"),
+        ({"logits": logits}, ["x"], "and 1 classes"),
+        ({"logits": logits, "sample_id": ids}, None, "apart from the arrays"),
+        ({"logits": logits + 1e6}, None, "store float32"),
+    ]
+    for arrays, classes, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            write_arrays(tmp_path / "k", ids, arrays, classes)
+    with pytest.raises(ConfigError, match="no sample"):
+        write_arrays(tmp_path / "k", ids[:0], {"logits": logits[:0]})
+    assert not list(tmp_path.iterdir())

@@ -96,6 +96,17 @@ class TeacherGroup(Teacher):
             sample add up to 1.
         """
 
+    def mixed(self, log_probabilities: Tensor, log_weights: Tensor) -> Tensor:
+        """Logarithm of the mean, "batch classes".
+
+        Args:
+            log_probabilities: "teachers batch classes".
+            log_weights: "teachers batch 1", see `log_weights`.
+        """
+        # Not by the sum alone: NaN of a teacher that does not count would stay NaN.
+        gone = log_weights.isneginf()
+        return torch.where(gone, log_weights, log_probabilities + log_weights).logsumexp(dim=0)
+
     def answers(self, batch: Batch) -> dict[str, ModelOutput]:
         """Each teacher's answer."""
         return {name: teacher(batch) for name, teacher in self.teachers.items()}
@@ -109,11 +120,9 @@ class TeacherGroup(Teacher):
             ]
             found = torch.stack(logits).log_softmax(dim=-1)
             weights = self.log_weights(found, batch)[:, :, None].to(found.dtype)
-            # Not by the sum alone: NaN of a teacher that does not count would stay NaN.
-            found = torch.where(weights.isneginf(), weights, found + weights)
             embeddings = [a.embedding for a in answers.values() if a.embedding is not None]
             return ModelOutput(
-                found.logsumexp(dim=0),
+                self.mixed(found, weights),
                 torch.cat(embeddings, dim=1) if len(embeddings) == len(answers) else None,
                 {f"{n}.{m}": x for n, a in answers.items() for m, x in a.features.items()},
                 layers={f"{n}.{path}": x for n, a in answers.items() for path, x in a.layers.items()},

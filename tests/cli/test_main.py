@@ -67,7 +67,7 @@ def test_unknown_command(project: Project, word: str) -> None:
     assert (
         "a command: fit, validate, test, predict, list, init, doctor, evaluate, contribution, " in paragraph
     )
-    assert "robustness, cache, knowledge, assess, find-clip, born-again, demo. To fix: " in paragraph
+    assert "robustness, cache, knowledge, fuse, assess, find-clip, born-again, demo. To fix: " in paragraph
 
 
 def test_debug_shows_the_traceback(project: Project) -> None:

@@ -11,7 +11,11 @@ from lightning_distill.data.combinations import (
     TextAudioDataModule,
     TextDataModule,
 )
+from lightning_distill.data.cross_domain import CrossDomainDataModule
 from lightning_distill.data.dataset import MultimodalDataset
+from lightning_distill.data.domain_sampling import DomainSampler
+from lightning_distill.data.domain_subset import DomainSubset
+from lightning_distill.data.domains_source import DomainsSource
 from lightning_distill.data.folder import FolderSource
 from lightning_distill.data.frame import FrameSource
 from lightning_distill.data.hugging_face import HuggingFaceSource
@@ -22,7 +26,10 @@ from lightning_distill.data.lit_data import LitDataStream
 from lightning_distill.data.manifest import ManifestSource
 from lightning_distill.data.mapped import MappedDataModule, as_batch, content_ids, read_batch
 from lightning_distill.data.orders import ClassBalanced, LengthBucketed, ModalityPaired, Sampling, Shuffle
+from lightning_distill.data.own_view import OwnView
+from lightning_distill.data.pairing import Independent, PairedByClass, PairedByRow, Pairing
 from lightning_distill.data.part_stream import PartStream
+from lightning_distill.data.partly_labelled import PartlyLabelled
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.sampling import BatchKey, BatchSampler
 from lightning_distill.data.shards import ShardSource
@@ -44,7 +51,11 @@ __all__ = [
     "ByteTextProcessor",
     "ClassBalanced",
     "ColumnSplit",
+    "CrossDomainDataModule",
     "DataSource",
+    "DomainSampler",
+    "DomainSubset",
+    "DomainsSource",
     "FolderSource",
     "FrameSource",
     "GroupSplit",
@@ -56,6 +67,7 @@ __all__ = [
     "ImageTextAudioDataModule",
     "ImageTextDataModule",
     "ImageViews",
+    "Independent",
     "LengthBucketed",
     "LitDataStream",
     "ManifestColumns",
@@ -65,7 +77,12 @@ __all__ = [
     "MultiLabel",
     "MultimodalDataModule",
     "MultimodalDataset",
+    "OwnView",
+    "PairedByClass",
+    "PairedByRow",
+    "Pairing",
     "PartStream",
+    "PartlyLabelled",
     "Processor",
     "RandomSplit",
     "RegressionTarget",

@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler
 
 from lightning_distill.data.bad_samples import RECORD, BadSampleLog
 from lightning_distill.data.base_checks import check_settings
@@ -20,7 +21,7 @@ from lightning_distill.data.part_dataset import part_loading
 from lightning_distill.data.part_stream import PartStream
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.reading import Part, Reading
-from lightning_distill.data.sampling import BatchSampler, Plan
+from lightning_distill.data.sampling import BatchKey, BatchSampler, Plan
 from lightning_distill.data.source import SPLITS, DataSource
 from lightning_distill.data.stream import StreamSource
 from lightning_distill.data.stream_dataset import StreamDataset, StreamSampler
@@ -191,6 +192,27 @@ class MultimodalDataModule(LightningDataModule):
 
     # -- loaders --------------------------------------------------------------------------------------
 
+    def make_sampler(
+        self,
+        split: str,
+        data: MultimodalDataset,
+        place: tuple[int, int] = (0, 1),
+        first: tuple[int, int] = (0, 0),
+    ) -> DistributedSampler[BatchKey]:
+        """Which samples make which batch; the place to change it in a subclass.
+
+        Args:
+            split: Name of the split.
+            data: Its data set.
+            place: Rank and number of processes.
+            first: Epoch and batch to start with.
+        """
+        plan, train = Plan(), split == "train"
+        if train:
+            rows = data.rows.astype(np.int64, copy=False)
+            plan = self.sampling.plan(self.indexed.samples, rows, data.lengths)
+        return BatchSampler(len(data), self.batch_size, self.seed, train, *place, first=first, plan=plan)
+
     def _loader(self, split: str) -> BatchLoader:
         trainer: Any = self.trainer
         train = split == "train"
@@ -212,20 +234,7 @@ class MultimodalDataModule(LightningDataModule):
                 expected="at least one for each",
                 fix=f"use {len(data)} devices or fewer, or more data",
             )
-        sampler = BatchSampler(
-            len(data),
-            self.batch_size,
-            self.seed,
-            train,
-            rank,
-            world_size,
-            first=first,
-            plan=self.sampling.plan(
-                self.indexed.samples, data.rows.astype(np.int64, copy=False), data.lengths
-            )
-            if train
-            else Plan(),
-        )
+        sampler = self.make_sampler(split, data, (rank, world_size), first)
         name = RECORD if rank == 0 else RECORD.replace(".", f".rank{rank}.")
         path = Path(trainer.default_root_dir, name) if trainer else None
         return batch_loader(data, sampler, self.num_workers, BadSampleLog(len(data) // world_size, path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning_distill.data.own_view import OwnView
 from lightning_distill.data.stream import StreamSource, check_stream_settings
 from lightning_distill.errors import ConfigError, nearest
 
@@ -60,15 +61,16 @@ def _check_modalities(data: MultimodalDataModule, name: str) -> None:
 
 
 def _check_views(data: MultimodalDataModule, name: str) -> None:
-    """Teacher and student must see the same view of a sample; what is kept in memory has no other."""
+    """Teacher and student see the same view of a sample, unless told; what is kept in memory has no other."""
     for modality, theirs in data.teacher_processors.items():
         ours = data.processors.get(modality, theirs)
-        if dict(ours.view_settings) != dict(theirs.view_settings):
+        if not isinstance(theirs, OwnView) and dict(ours.view_settings) != dict(theirs.view_settings):
             raise ConfigError(
                 where=f"{name}.teacher_processors[{modality!r}]",
                 found=f"views by {dict(theirs.view_settings)}, the student's by {dict(ours.view_settings)}",
                 expected="the same augmentation, so that both see the same view of a sample",
-                fix="give both processors the same augmentation settings",
+                fix="give both processors the same augmentation settings; or put the teacher's into an "
+                "OwnView, for a teacher that is to see another view, as consistency training wants it",
             )
     for processors in (data.processors, data.teacher_processors):
         for modality, processor in processors.items():

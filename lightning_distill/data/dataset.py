@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -101,6 +101,10 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
                 store.add(np.array(list(found)), list(found.values()))
         return store.length(self._stands_for if self._stands_for is not None else np.arange(len(self)))
 
+    def alike(self, position: int) -> Sequence[int]:
+        """Positions of the samples that may stand in for this one; here all."""
+        return range(len(self))
+
     def __getitem__(self, key: BatchKey) -> Batch | DistillError | Substituted:
         try:
             return self._batch(key)
@@ -130,7 +134,7 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
             domain=table.domain[rows],
             weight=table.weight[rows] if len(table.weight) else None,
         )
-        batch = self.reading.batch(found, facts, key.epoch)
+        batch = self.reading.batch(found, facts, key.shown)
         return Substituted(batch, tuple(records)) if records else batch
 
     # -- reading --------------------------------------------------------------------------------------
@@ -153,11 +157,11 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
         for place in self._unread(at):
             position = int(at[place])
             try:
-                samples[place] = self._prepare(position, key.epoch)
+                samples[place] = self._prepare(position, key.shown)
             except SampleError as error:
                 if not self.reading.substitute:
                     raise
-                at[place], samples[place] = self._substitute(position, key.epoch, error)
+                at[place], samples[place] = self._substitute(position, key.shown, error)
                 instead = self.source.describe(int(self.rows[at[place]]))
                 split, found = self.reading.split, error.found
                 records.append(BadSample(split, key.epoch, key.number, error.where, found, instead))
@@ -170,7 +174,7 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
         known = np.logical_and.reduce([store.has(positions) for store in self._tokens.values()])
         return [int(place) for place in np.flatnonzero(~known)]
 
-    def _prepare(self, position: int, epoch: int, known: Collection[Part] = ()) -> dict[Part, Any]:
+    def _prepare(self, position: int, view: int, known: Collection[Part] = ()) -> dict[Part, Any]:
         """One sample, every modality loaded once and prepared for student and teacher."""
         row = int(self.rows[position])
         self._note(row)
@@ -181,16 +185,16 @@ class MultimodalDataset(Dataset[Batch | DistillError | Substituted]):
             there,
             lambda modality: self.source.load(modality, row),
             lambda: self.source.describe(row),
-            View(self.reading.seed, self.reading.view_in(epoch), int(table.sample_id[row])),
+            View(self.reading.seed, self.reading.view_in(view), int(table.sample_id[row])),
             known,
         )
 
-    def _substitute(self, position: int, epoch: int, error: SampleError) -> tuple[int, dict[Part, Any]]:
-        """Another sample that can be read, a function of (seed, epoch, position)."""
-        rng = generator("substitute", self.reading.seed, epoch, position)
-        for other in rng.integers(len(self), size=_TRIES).tolist():
+    def _substitute(self, position: int, view: int, error: SampleError) -> tuple[int, dict[Part, Any]]:
+        """Another sample that can be read, a function of (seed, view, position)."""
+        rng, alike = generator("substitute", self.reading.seed, view, position), self.alike(position)
+        for other in (alike[at] for at in rng.integers(len(alike), size=_TRIES).tolist()):
             try:
-                return other, self._prepare(other, epoch)
+                return other, self._prepare(other, view)
             except SampleError:
                 continue
         raise error

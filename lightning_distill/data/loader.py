@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lightning_distill.data.bad_samples import BadSampleLog, Substituted
 from lightning_distill.data.dataset import MultimodalDataset
-from lightning_distill.data.sampling import BatchSampler
+from lightning_distill.data.sampling import BatchKey
 from lightning_distill.data.stream_dataset import StreamDataset, StreamEnd, StreamSampler
 from lightning_distill.errors import DistillError, WorkerError
 from lightning_distill.structures import Batch
@@ -92,7 +92,7 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
 
 def batch_loader(
     dataset: MultimodalDataset | StreamDataset,
-    sampler: BatchSampler | StreamSampler,
+    sampler: DistributedSampler[BatchKey] | StreamSampler,
     num_workers: int,
     log: BadSampleLog,
 ) -> BatchLoader:

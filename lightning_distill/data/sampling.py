@@ -17,11 +17,24 @@ _POOL: Final = 50
 
 
 class BatchKey(NamedTuple):
-    """One batch: the epoch it belongs to, its positions in the data set, and its number in the epoch."""
+    """One batch.
+
+    Attributes:
+        epoch: It belongs to.
+        positions: In the data set.
+        number: In the epoch.
+        view: Number of the random view that samples show; None is the epoch's.
+    """
 
     epoch: int
     positions: NDArray[np.int64]
     number: int = 0
+    view: int | None = None
+
+    @property
+    def shown(self) -> int:
+        """Number of the random view."""
+        return self.epoch if self.view is None else self.view
 
 
 @dataclass(frozen=True)

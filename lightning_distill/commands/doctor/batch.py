@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lightning_distill import checks
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.commands.doctor.parts import Parts
-from lightning_distill.data import BatchSampler, MultimodalDataModule
+from lightning_distill.data import MultimodalDataModule
 from lightning_distill.data.bad_samples import Substituted
 from lightning_distill.data.reading import Reading
 from lightning_distill.data.source import DataSource
@@ -101,8 +101,7 @@ def _batches(data: MultimodalDataModule) -> tuple[int | None, Iterator[tuple[Bat
     # reading single ones; here another one takes their place.
     reading = Reading(data.processors, data.teacher_processors, data.seed, "train", substitute=True)
     dataset: Any = data.make_dataset(rows, reading)
-    plan = data.sampling.plan(data.source.samples, rows, dataset.lengths)
-    sampler = BatchSampler(len(dataset), data.batch_size, data.seed, True, plan=plan)
+    sampler: Any = data.make_sampler("train", dataset)
     return len(sampler), _timed(dataset[key] for key in islice(sampler, _BATCHES))
 
 

@@ -86,6 +86,8 @@ class TaughtModule(EvaluatedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the names of the classes, and what a teacher that changes has become."""
+        # A checkpoint of a step is written before `on_train_batch_end`, where the teacher follows that step.
+        self.let_teacher_follow()
         checkpoint["classes"] = None if self.student.classes is None else list(self.student.classes)
         if self.teacher is not None and (state := self.teacher.state_dict()):
             checkpoint["teacher"] = state
@@ -96,5 +98,6 @@ class TaughtModule(EvaluatedModule):
             return
         if self.trainer.state.fn == "fit":
             checks.same_classes_as_before(checkpoint.get("classes"), self.student.classes)
+            self._steps_seen = checkpoint.get("global_step", 0)
         if self.teacher is not None and "teacher" in checkpoint:
             self.teacher.load_state_dict(checkpoint["teacher"])

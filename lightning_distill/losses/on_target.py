@@ -47,7 +47,7 @@ class OnTarget(DistillationLoss):
     def forward(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> Tensor:
         """0-d tensor."""
         rows = in_target_domain(batch).nonzero()[:, 0]
-        if not len(rows):
+        if not len(rows) and not getattr(self.loss, "gather", False):  # other processes may wait to gather
             return student.logits.sum() * 0.0
         chosen = None if teacher is None else teacher.rows(rows)
         value: Tensor = self.loss(student.rows(rows), chosen, some_samples(batch, rows))

@@ -27,7 +27,7 @@ types: install
 
 # One thread each; figures are ratios of CPU times. What takes longer stands apart.
 BENCHMARKS := step cache memory images texts sounds manifest startup losses clipping fusion_cost
-LEARNING := human_speech mfh pairs find_clip clip_study fusion fusion_synthetic
+LEARNING := human_speech mfh pairs find_clip clip_study fusion fusion_synthetic cross_domain
 
 bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; done

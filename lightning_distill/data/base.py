@@ -37,8 +37,9 @@ class MultimodalDataModule(LightningDataModule):
 
     A student with fewer modalities than the teacher reads the same batches; give the DataModule the
     modalities of both. Where the teacher wants another image size, tokenizer or sample rate, name it in
-    `teacher_processors`: it sees the same random view of each sample. Order and augmentation are functions of
-    (seed, epoch, sample), where the seed is the one given to `seed_everything`.
+    `teacher_processors`: it sees the same random view of each sample, or in an `OwnView` another one. Order
+    and augmentation are functions of (seed, epoch, sample), where the seed is the one given to
+    `seed_everything`.
 
     Args:
         source: Where the samples come from. Of a stream no more is known than what comes next: it takes no

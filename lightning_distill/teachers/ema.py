@@ -33,7 +33,8 @@ class EmaTeacher(ModelTeacher):
         TeacherError: If it is asked anything before the training has begun.
 
     Source: Tarvainen and Valpola, Mean teachers are better role models (1703.01780), section 2; the
-    warm-up is that of the authors' code. There, student and teacher also see different noise.
+    warm-up is that of the authors' code. There, student and teacher also see different noise: put
+    the teacher's processors into an `OwnView`.
     """
 
     changes = True

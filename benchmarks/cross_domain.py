@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from cross_domain_choice import chosen, correlation, recommended, regret, validators
 from cross_domain_data import PAIRS, STYLES
-from cross_domain_jobs import METHODS, Job, begin, run
+from cross_domain_jobs import METHODS, PREPARE, Job, begin, run
 from cross_domain_methods import Kind
 from cross_domain_page import write
 from kept import Runner
@@ -117,6 +117,8 @@ def main() -> int:
         return 0
     begun, given = time.monotonic(), (Path(os.environ["LIGHTNING_DISTILL_DATA"]), options.work)
     with Runner(options.work / "trainings.jsonl", run, begin, given, options.workers) as runner:
+        seeds = (*SCREEN, *range(options.seeds))
+        runner.all([Job(pair, PREPARE, seed) for seed in seeds for pair in options.pairs], "teachers")
         screen = [Job(p, m, seed) for seed in SCREEN for p in options.pairs for m in screened()]
         found = runner.all(screen, "choosing")
         best = {pair: recommended(found, options.pairs, pair) for pair in options.pairs}

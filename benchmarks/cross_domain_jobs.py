@@ -39,6 +39,8 @@ from lightning_distill.validators import (
 
 BATCH, RATE = 64, 3e-3
 METHODS = methods()
+PREPARE = "prepare"
+"""In place of a method: only make what all methods share."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Job:
 
     Attributes:
         pair: Name of the domains.
-        method: One of `METHODS`.
+        method: One of `METHODS`, or `PREPARE`.
         seed: Of splits, weights, batches and the teacher's head.
     """
 
@@ -235,8 +237,10 @@ def measured(model: MultimodalModel, ready: Prepared) -> dict[str, float]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train and measure; accuracies are shares."""
+    """Train and measure; the accuracy is a share."""
     ready, begun = prepared(job.pair, job.seed), time.monotonic()
+    if job.method == PREPARE:
+        return {"job": asdict(job)}
     model = train(job)
     seconds = time.monotonic() - begun
     return {

@@ -22,7 +22,9 @@ from lightning_distill.losses import (
 )
 from lightning_distill.schedules import SigmoidRamp
 
-STEPS = 600
+STEPS = 400
+HIDDEN = (128, 128)
+"""Widths of a discriminator."""
 
 
 class Kind(Enum):
@@ -69,16 +71,16 @@ def _reversal() -> SigmoidRamp:
 
 
 ALIGNMENTS: dict[str, tuple[Callable[[], DistillationLoss], tuple[float, ...]]] = {
-    "MMD": (MaximumMeanDiscrepancy, (0.3, 1.0, 3.0)),
+    "MMD": (MaximumMeanDiscrepancy, (1.0, 3.0)),
     "CORAL": (CORAL, (10.0, 100.0)),
-    "DANN": (lambda: DomainAdversarial(factor=_reversal()), (0.3, 1.0)),
-    "CDAN": (lambda: ConditionalAdversarial(factor=_reversal()), (0.3, 1.0)),
+    "DANN": (lambda: DomainAdversarial(hidden=HIDDEN, factor=_reversal()), (0.3, 1.0)),
+    "CDAN": (lambda: ConditionalAdversarial(hidden=HIDDEN, factor=_reversal()), (1.0,)),
     "MCC": (MinimumClassConfusion, (0.3, 1.0)),
     "entropy": (EntropyMinimisation, (0.1,)),
-    "information": (InformationMaximisation, (0.1, 0.3)),
+    "information": (InformationMaximisation, (0.3,)),
 }
 """Name -> term, and the weights that are tried."""
-BESIDE = {"MMD": 1.0, "CORAL": 10.0, "DANN": 0.3, "CDAN": 0.3, "MCC": 0.3, "information": 0.1}
+BESIDE = {"MMD": 1.0, "DANN": 0.3, "MCC": 0.3, "information": 0.1}
 """Weight of an alignment term beside distillation."""
 
 

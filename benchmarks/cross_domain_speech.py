@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cross_domain_features import folder_of
 from numpy.typing import NDArray
 
 from lightning_distill.data.source import Waveform
@@ -48,7 +48,7 @@ def synthetic_speech(work: Path) -> Speech:
     """The clips, made once and kept in `work`."""
     file = work / "synthetic_speech.npz"
     if not file.exists():
-        _need("espeakng_loader", "espeakng-loader==0.2.4")
+        folder_of("espeakng_loader")
         work.mkdir(parents=True, exist_ok=True)
         # The synthesiser's voices wobble from a state that carries over: a fresh process is a fresh state.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -60,11 +60,6 @@ def synthetic_speech(work: Path) -> Speech:
         pieces = np.split(kept["stream"], np.cumsum(kept["length"])[:-1])
         waves = [Waveform(piece.astype(np.float32) / 32768, RATE) for piece in pieces]
         return Speech(waves, kept["digit"], kept["voice"])
-
-
-def _need(module: str, package: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise SystemExit(f"{module} is not installed: pip install --no-deps {package}")
 
 
 def _speak() -> dict[str, NDArray[Any]]:

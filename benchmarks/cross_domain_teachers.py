@@ -21,11 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_distill.data import PartlyLabelled
-from lightning_distill.data.domains_source import DomainsSource
 from lightning_distill.data.source import SPLITS
-from lightning_distill.knowledge import Knowledge
-from lightning_distill.knowledge_fusion import LabelPropagation, fuse
 from lightning_distill.knowledge_writing import Origin, write_arrays
 
 PENALTY: Final = 0.1
@@ -57,22 +53,6 @@ def knowledge(pair: DomainPair, work: Path, seed: int, text: bool = True) -> Pat
         write_arrays(folder, ids, arrays, pair.classes, origin=Origin("train,val"))
 
     return _once(work / "knowledge" / name, write)
-
-
-def fused_knowledge(pair: DomainPair, known: Path) -> Path:
-    """What the teacher said, fused with the target's unlabelled data: neighbours are to agree.
-
-    Args:
-        pair: As for `knowledge`; labels of its target are hidden here.
-        known: What `knowledge` gave; the folder is written beside it.
-    """
-
-    def write(folder: Path) -> None:
-        parts = {"source": pair.source, "target": PartlyLabelled(pair.target)}
-        both = DomainsSource(parts, ["target"], {name: [pair.modality] for name in parts})
-        fuse([Knowledge.open(known)], both, ["target"], [LabelPropagation()]).write(folder)
-
-    return _once(known.with_name(f"{known.name}.fused"), write)
 
 
 def _once(folder: Path, write: Callable[[Path], object]) -> Path:

@@ -35,7 +35,7 @@ def found(pair: str, seed: int, **methods: tuple[float, float, float]) -> list[d
 
 @pytest.fixture
 def screen() -> list[dict[str, Any]]:
-    ones = found("p", 1, a=(0.5, 1.0, 3.0), b=(0.7, 2.0, 2.0), c=(0.9, 3.0, 1.0))
+    ones = found("p", 1, a=(0.5, 1.0, 3.0), b=(0.7, 2.0, 2.0), c=(0.9, 3.5, 1.0))
     twos = found("p", 2, a=(0.6, 5.0, 6.0), b=(0.9, 9.0, 5.0), c=(0.8, 8.0, 4.0))
     other = found("q", 1, a=(0.2, 0.0, 1.0), b=(0.3, 1.0, 2.0), c=(0.1, -1.0, 3.0))
     return [*ones, *twos, *other]
@@ -50,7 +50,7 @@ def test_validators_are_ranked_within_a_seed(screen: list[dict[str, Any]]) -> No
 def test_regret_is_what_the_choice_costs(screen: list[dict[str, Any]]) -> None:
     choice = module("cross_domain_choice")
     assert choice.regret(screen, "p", "good") == pytest.approx(0.0)
-    assert choice.regret(screen, "p", "bad") == pytest.approx(100 * (0.4 + 0.3) / 2)  # it takes `a` twice
+    assert choice.regret(screen, "p", "bad") == pytest.approx(100 * (0.85 - 0.55))  # it takes `a`
     assert choice.regret(screen, "q", "bad") == pytest.approx(20.0)
 
 

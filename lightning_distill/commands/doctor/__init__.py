@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from lightning_distill.commands.doctor.batch import try_batches
+from lightning_distill.commands.doctor.domain_distances import measure_domains
+from lightning_distill.commands.doctor.domains import count_domains
 from lightning_distill.commands.doctor.files import read_samples
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.commands.doctor.fit import check_fit, check_monitor
@@ -18,6 +20,8 @@ from lightning_distill.commands.doctor.groups import check_groups
 from lightning_distill.commands.doctor.parts import make_parts
 from lightning_distill.commands.doctor.report import (
     print_counts,
+    print_distances,
+    print_domains,
     print_estimate,
     print_findings,
     print_measures,
@@ -72,20 +76,25 @@ def examine(config: Mapping[str, Any], options: Options, console: Console) -> in
         parts = make_parts(config, findings)
         made = findings.count("error")
         counts = count_samples(parts, findings)
+        domains = count_domains(parts, findings)
         if parts.data is not None:
             check_groups(parts.data.source, findings)
         check_fit(parts, findings)
         sound = findings.count("error") == made
         check_monitor(parts, counts, findings)
     measures = read_samples(parts, findings, console, options.samples, options.workers)
-    estimate = None
+    estimate = distances = None
     if sound and (measures is None or measures.survived):
+        with console.status("comparing domains"):
+            distances = measure_domains(parts, domains, findings)
         with console.status("training on a few batches"):
             estimate = try_batches(parts, findings)
     else:
         findings.note("one training batch", "not tried, since it would fail", "correct the errors first")
     print_counts(console, counts, () if parts.data is None else parts.data.classes)
+    print_domains(console, domains)
     print_measures(console, measures)
+    print_distances(console, distances)
     print_estimate(console, estimate, (config.get("trainer") or {}).get("max_epochs"))
     print_findings(console, findings)
     return findings.exit_code

@@ -9,6 +9,12 @@ from torchmetrics import MetricCollection
 
 from lightning_distill import checks
 from lightning_distill.clipper import refuse_to_be_ignored
+from lightning_distill.commands.doctor.domain_monitor import (
+    POOLED,
+    names_of_domains,
+    names_of_validators,
+    without_labels,
+)
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.commands.doctor.parts import Parts
 from lightning_distill.commands.doctor.samples import SplitCount
@@ -55,7 +61,11 @@ def check_monitor(parts: Parts, counts: Sequence[SplitCount], findings: Findings
     module = parts.module
     if module is None:
         return
-    known = _logged(module, (parts.config["model"].get("init_args") or {}).get("losses") or {})
+    losses = (parts.config["model"].get("init_args") or {}).get("losses") or {}
+    together, of_labels = _logged(module, losses), _of_labels(module)
+    agreement = [f"val/{module.task.agreement_name}"] if losses else []
+    by_domain = names_of_domains(parts.data, [*of_labels, *agreement])
+    known = [*together, *by_domain, *names_of_validators(parts.config)]
     unlabelled = any(count.split == "val" and count.samples and not count.labelled for count in counts)
     for key in ("early_stopping", "checkpoint"):
         settings = parts.config.get(key) or {}
@@ -71,7 +81,7 @@ def check_monitor(parts: Parts, counts: Sequence[SplitCount], findings: Findings
                     fix=f"set {key}: {{monitor: val/loss, mode: min}}",
                 )
             )
-        elif unlabelled and monitor in _of_labels(module):
+        elif (unlabelled and monitor in (POOLED, *of_labels)) or without_labels(parts.data, monitor):
             findings.warn(
                 f"{key}.monitor",
                 f"{monitor!r}, and no validation sample with a label",
@@ -84,9 +94,14 @@ def check_monitor(parts: Parts, counts: Sequence[SplitCount], findings: Findings
 def _check_mode(
     key: str, monitor: str, settings: dict[str, Any], module: DistillationModule, findings: Findings
 ) -> None:
-    metric = dict(_metrics(module).items()).get(monitor)
+    last = monitor.rpartition("/")[2]
+    metric = dict(_metrics(module).items()).get(f"val/{last}")
     better = getattr(metric, "higher_is_better", None)
-    if metric is None and monitor.rpartition("/")[2] in ("loss", "task", *module.terms.losses):
+    if monitor == POOLED:
+        better = module.task.monitor[1] == "max"
+    elif monitor.startswith("val/validator/"):
+        better = True
+    elif metric is None and last in ("loss", "task", *module.terms.losses):
         better = False
     wanted = None if better is None else "max" if better else "min"
     if wanted is not None and settings.get("mode") not in (None, wanted):

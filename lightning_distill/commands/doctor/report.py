@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_distill.commands.doctor.batch import Estimate
+from lightning_distill.commands.doctor.domain_distances import ALIKE, FAR, Distances
+from lightning_distill.commands.doctor.domain_features import ROWS
+from lightning_distill.commands.doctor.domains import DomainCount
 from lightning_distill.commands.doctor.files import Measures
 from lightning_distill.commands.doctor.findings import Finding, Findings, Level
 from lightning_distill.commands.doctor.samples import SplitCount
@@ -44,6 +47,60 @@ def print_counts(console: Console, counts: Sequence[SplitCount], classes: Sequen
 
 def _class(count: SplitCount, at: int) -> str:
     return f"{count.per_class[at]:,}" if count.per_class else ""
+
+
+def print_domains(console: Console, counts: Sequence[DomainCount]) -> None:
+    """A line a domain."""
+    if not counts:
+        return
+    table = _table(
+        "Domains: passes of an epoch over the training samples, and their modalities",
+        "domain",
+        "role",
+        "train",
+        "labelled",
+        "val",
+        "test",
+        "passes",
+        "with",
+    )
+    for count in counts:
+        some = {m: "" if n == count.train.samples else f" {n:,}" for m, n in count.modalities.items() if n}
+        told = ", ".join(f"{m}{n}" for m, n in some.items())
+        sizes = [f"{n:,}" for n in (count.train.samples, count.train.labelled)]
+        sizes += [f"{count.splits[split].samples:,}" for split in ("val", "test")]
+        role = "target" if count.target else "source"
+        table.add_row(Text(printable(count.name, 40)), role, *sizes, f"{count.passes:.1f}", Text(told))
+    console.print(table)
+    console.print()
+
+
+def print_distances(console: Console, distances: Distances | None) -> None:
+    """A line a modality, and what the numbers mean."""
+    if distances is None or not distances.all:
+        return
+    table = _table("Distances between domains", "domains", "modality", "rows", "A-distance", "MMD", "p", "")
+    for found in distances.all:
+        a, mmd = found.a_distance, found.mmd
+        names = Text(printable(f"{found.source}, {found.target}", 60))
+        numbers = (f"{a.rows}", f"{a.distance:.2f} ± {a.standard_error:.2f}", f"{mmd.value:.4f}")
+        table.add_row(names, found.modality, *numbers, f"{mmd.p_value:.2f}", found.verdict)
+    console.print(table)
+    what = "; ".join(f"{modality}: {told}" for modality, told in distances.compared.items())
+    fewer = (
+        f", fewer than {ROWS} a domain, since reading was stopped after 10 s" if distances.cut_short else ""
+    )
+    console.print(
+        Text(
+            f"Compared: {what}; training rows without augmentation, copies counted once{fewer}.\n"
+            "A-distance, with its standard error: 0 if a linear classifier cannot tell unseen rows of "
+            f"the two domains apart, 2 if it always can. Called alike below {ALIKE} and far apart above "
+            f"{FAR}, by one standard error: rules of thumb. MMD is squared and unbiased; p is the chance of "
+            "one as large without a difference.",
+            style="dim",
+        )
+    )
+    console.print()
 
 
 def print_measures(console: Console, measures: Measures | None) -> None:

@@ -56,7 +56,7 @@ def count_samples(parts: Parts, findings: Findings) -> list[SplitCount]:
     for split in SPLITS:
         with findings.step(f"data, split {split!r}"):
             rows = data.rows(split)
-            counts.append(_count(data, data.source, split, rows))
+            counts.append(count_rows(data, data.source, split, rows))
             if not len(rows):
                 _empty(data.source, split, findings)
             _check_readers(parts, data.source, split, rows, findings)
@@ -65,7 +65,17 @@ def count_samples(parts: Parts, findings: Findings) -> list[SplitCount]:
     return counts
 
 
-def _count(data: MultimodalDataModule, source: DataSource, split: str, rows: NDArray[np.int64]) -> SplitCount:
+def count_rows(
+    data: MultimodalDataModule, source: DataSource, split: str, rows: NDArray[np.int64]
+) -> SplitCount:
+    """What some rows are.
+
+    Args:
+        data: What reads them.
+        source: They are of.
+        split: Its name.
+        rows: Row numbers in the source.
+    """
     table = source.samples
     target = table.target[rows]
     per_class: tuple[int, ...] = ()
@@ -154,7 +164,7 @@ def _check_absent(counts: Sequence[SplitCount], classes: Sequence[str], findings
         absent = [at for at, number in enumerate(count.per_class) if not number]
         if not absent or not count.labelled:
             continue
-        named = _some([classes[at] for at in absent])
+        named = some([classes[at] for at in absent])
         found = f"no sample of {len(absent)} of {len(classes)} classes: {named}"
         if count.split == "train":
             there = sum(other.per_class[at] for other in counts for at in absent)
@@ -182,5 +192,6 @@ def _no_labels(parts: Parts, train: SplitCount, findings: Findings) -> None:
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names, for a message."""
     return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")

@@ -15,6 +15,7 @@ from lightning_distill.data.cross_domain import CrossDomainDataModule
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.domain_sampling import DomainSampler
 from lightning_distill.data.domain_subset import DomainSubset
+from lightning_distill.data.domains import Domains
 from lightning_distill.data.domains_source import DomainsSource
 from lightning_distill.data.folder import FolderSource
 from lightning_distill.data.frame import FrameSource
@@ -55,6 +56,7 @@ __all__ = [
     "DataSource",
     "DomainSampler",
     "DomainSubset",
+    "Domains",
     "DomainsSource",
     "FolderSource",
     "FrameSource",

@@ -12,6 +12,7 @@ from lightning_distill.data.cross_domain_checks import check_domains
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.domain_dataset import DomainDataset
 from lightning_distill.data.domain_sampling import DomainSampler
+from lightning_distill.data.domains import Domains
 from lightning_distill.data.domains_source import DomainsSource
 from lightning_distill.data.pairing import Independent, Pairing
 from lightning_distill.data.processor import Processor
@@ -34,8 +35,8 @@ class CrossDomainDataModule(MultimodalDataModule):
     modality that a domain's DataModule has no processor for counts as absent there.
 
     Args:
-        source: What to learn from: one DataModule, or name -> DataModule. By itself it is called "source".
-        target: What to adapt to, likewise; by itself it is called "target".
+        source: What to learn from: one DataModule, which is called "source", or `Domains`.
+        target: What to adapt to: one, which is called "target", or `Domains`.
         pairing: Which target row goes with which source row in training; None is `Independent()`.
 
     Attributes:
@@ -51,12 +52,12 @@ class CrossDomainDataModule(MultimodalDataModule):
 
     def __init__(
         self,
-        source: MultimodalDataModule | dict[str, MultimodalDataModule],
-        target: MultimodalDataModule | dict[str, MultimodalDataModule],
+        source: MultimodalDataModule | Domains,
+        target: MultimodalDataModule | Domains,
         pairing: Pairing | None = None,
     ) -> None:
-        sources = source if isinstance(source, dict) else {"source": source}
-        targets = target if isinstance(target, dict) else {"target": target}
+        sources = source.modules if isinstance(source, Domains) else {"source": source}
+        targets = target.modules if isinstance(target, Domains) else {"target": target}
         self.pairing = pairing or Independent()
         check_domains(sources, targets, self.pairing)
         self.parts = {**sources, **targets}

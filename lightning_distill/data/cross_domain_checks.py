@@ -33,7 +33,9 @@ def check_domains(sources: Modules, targets: Modules, pairing: Pairing) -> None:
     """
     for side, modules in (("source", sources), ("target", targets)):
         if not modules:
-            raise _error(side, "no domain", "one DataModule, or name -> DataModule", "name at least one")
+            raise _error(
+                side, "no domain", "one DataModule, or Domains with one or more", "name at least one"
+            )
         for name, module in modules.items():
             _check_name(side, name)
             _check_source(side, name, module)

@@ -25,7 +25,13 @@ from lightning_distill.commands.doctor.fit import check_monitor
 from lightning_distill.commands.doctor.parts import Parts
 from lightning_distill.commands.doctor.report import print_distances, print_domains, print_findings
 from lightning_distill.commands.doctor.samples import count_samples
-from lightning_distill.data import CrossDomainDataModule, DataSource, MultimodalDataModule, SampleTable
+from lightning_distill.data import (
+    CrossDomainDataModule,
+    DataSource,
+    Domains,
+    MultimodalDataModule,
+    SampleTable,
+)
 from lightning_distill.domain_distance import MMDTest, ProxyADistance
 from lightning_distill.losses import CORAL, DistillationLoss
 from lightning_distill.module import DistillationModule
@@ -130,7 +136,8 @@ def make_parts(
 ) -> Parts:
     torch.manual_seed(0)
     sources: Any = source
-    made = {n: d.data() for n, d in sources.items()} if isinstance(source, dict) else source.data()
+    several = isinstance(source, dict)
+    made = Domains({n: d.data() for n, d in sources.items()}) if several else sources.data()
     data = CrossDomainDataModule(made, target.data())
     return Parts({"model": {}}, data, DistillationModule(make_model(), teacher, losses))
 

@@ -14,6 +14,7 @@ from lightning_distill.data import (
     ByteTextProcessor,
     ClassBalanced,
     CrossDomainDataModule,
+    Domains,
     LengthBucketed,
     ManifestSource,
     MultimodalDataModule,
@@ -113,7 +114,7 @@ def test_a_teachers_modality_is_for_the_teacher_alone() -> None:
 def test_several_domains_by_name() -> None:
     sources = {"x": domain(vectors(1000, train=6, val=2)), "y": domain(vectors(2000, train=9, val=2))}
     targets = {"z": domain(vectors(3000, train=30, val=2), batch_size=3)}
-    data = CrossDomainDataModule(sources, targets)
+    data = CrossDomainDataModule(Domains(sources), Domains(targets))
     assert (data.domains, data.targets) == (("x", "y", "z"), ("z",))
     found = batches(data)
     assert len(found) == 10

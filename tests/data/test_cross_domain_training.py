@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -165,3 +166,32 @@ def test_two_ranks_share_every_domain(tmp_path: Path) -> None:
         [i for rows in rank["seen"]["train"][:2] for i in rows if i >= 7000] for rank in (first, second)
     )
     assert len({*one, *other}) == len(one) + len(other) == 10  # a pass is 5 rows a rank, one is left out
+
+
+def test_several_sources_can_be_written_in_a_config(tmp_path: Path) -> None:
+    from lightning_distill.__main__ import main
+
+    def one(domain: str, seed: int) -> dict[str, Any]:
+        rows = {"domain": domain, "train": 60, "val": 20, "test": 20, "seed": seed}
+        image = {"class_path": "ImageProcessor", "init_args": {"size": 12, "channels": 1}}
+        given = {"source": {"class_path": "Digits", "init_args": rows}, "processors": {"image": image}}
+        return {"class_path": "ImageDataModule", "init_args": given}
+
+    several = {
+        "class_path": "Domains",
+        "init_args": {"modules": {"first": one("source", 0), "more": one("source", 1)}},
+    }
+    encoders = {"image": {"class_path": "ImageCNN"}}
+    student = {"class_path": "MultimodalModel", "init_args": {"num_classes": 10, "encoders": encoders}}
+    config = {
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False},
+        "model": {"class_path": "DistillationModule", "init_args": {"student": student}},
+        "data": {
+            "class_path": "CrossDomainDataModule",
+            "init_args": {"source": several, "target": one("target", 0)},
+        },
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", str(tmp_path / "run.yaml"), "--run", str(tmp_path / "run")]) == 0
+    header = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    assert all(f"val/{name}/accuracy" in header for name in ("first", "more", "target"))

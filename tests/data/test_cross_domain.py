@@ -241,7 +241,7 @@ def test_pairs_by_class() -> None:
     [
         (
             PairedByRow(),
-            {"target": {"y": domain(vectors(1)), "z": domain(vectors(2))}},
+            {"target": Domains({"y": domain(vectors(1)), "z": domain(vectors(2))})},
             "1 source and 2 target",
         ),
         (PairedByRow(), {}, "28 source rows and 11 target rows"),
@@ -277,14 +277,14 @@ def other(**options: Any) -> MultimodalDataModule:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": {}}, r"CrossDomainDataModule.source: found no domain"),
-        ({"target": {"source": other()}}, r"target: found two domains of the name 'source'"),
+        ({"source": Domains({})}, r"CrossDomainDataModule.source: found no domain"),
+        ({"target": Domains({"source": other()})}, r"target: found two domains of the name 'source'"),
         *[
-            ({"target": {name: other()}}, r"none of loss, score, task, unimodal")
+            ({"target": Domains({name: other()})}, r"none of loss, score, task, unimodal")
             for name in ("a/b", "a.b", " ")
         ],
         *[
-            ({"target": {name: other()}}, rf"of the name '{name}'")
+            ({"target": Domains({name: other()})}, rf"of the name '{name}'")
             for name in ("loss", "score", "task", "unimodal")
         ],
         (

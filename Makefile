@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint types bench bench-learning docs clean
+.PHONY: install demo test lint types bench bench-learning docs notebooks clean
 
 install: .venv/installed
 
@@ -39,6 +39,14 @@ bench-learning: install
 
 docs: install
 	$(BIN)/python -m pytest --doctest-modules lightning_distill
+
+# Made from notebooks/*.py and run, so that outputs and pictures are those of this code.
+notebooks: install
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
+	for file in notebooks/*.py; do \
+		$(BIN)/jupytext --to ipynb --set-kernel python3 --output $${file%.py}.ipynb $$file || exit 1; \
+		OMP_NUM_THREADS=1 $(BIN)/jupyter-execute --inplace $${file%.py}.ipynb || exit 1; \
+	done
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

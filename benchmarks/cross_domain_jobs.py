@@ -134,7 +134,7 @@ def fused(known: Path, both: CrossDomainDataModule) -> Path:
 
 def student(pair: DomainPair) -> MultimodalModel:
     """The small network that is trained, always the same on a pair."""
-    encoder: Encoder = LogMelCNN(32, 16)
+    encoder: Encoder = LogMelCNN(32, 8)
     if pair.modality == "image":
         encoder = ImageCNN(pair.processors["image"].settings["channels"], width=16)  # type: ignore[arg-type]
     return MultimodalModel({pair.modality: encoder}, len(pair.classes), ConcatFusion)

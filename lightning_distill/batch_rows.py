@@ -57,7 +57,7 @@ def in_target_domain(batch: Batch) -> Tensor:
     """
     if "in_target_domain" not in batch:
         raise ConfigError(
-            where="a term between domains",
+            where="a term or validator between domains",
             found="batches that do not tell which rows are of the target domain",
             expected="batches of a CrossDomainDataModule, or your own with `in_target_domain`",
             fix="set data to {class_path: CrossDomainDataModule, init_args: {source: ..., target: ...}}",

@@ -32,6 +32,7 @@ class LayerExtractor:
         model: Any module; it gets forward hooks and is otherwise left alone.
         paths: Paths as in `model.named_modules()`.
         whose: Word for the model in errors, such as "teacher".
+        others: Names that need no path, such as "embedding", for errors.
 
     Raises:
         ConfigError: If a path names no module.
@@ -44,12 +45,14 @@ class LayerExtractor:
     torch.Size([5, 3])
     """
 
-    def __init__(self, model: nn.Module, paths: Sequence[str], whose: str = "model") -> None:
+    def __init__(
+        self, model: nn.Module, paths: Sequence[str], whose: str = "model", others: Sequence[str] = ()
+    ) -> None:
         self.paths = tuple(dict.fromkeys(paths))
         self._whose, self._active = whose, False
         self._seen: dict[str, list[Any]] = {path: [] for path in self.paths}
         self._names = {path: _split(path) for path in self.paths}
-        modules = {path: find_module(model, name, whose) for path, (name, _) in self._names.items()}
+        modules = {path: find_module(model, name, whose, others) for path, (name, _) in self._names.items()}
         self._handles = [m.register_forward_hook(_Keep(self, path)) for path, m in modules.items()]
         self._known = [_plain(name) for name, _ in model.named_modules() if name]
         if any("_orig_mod" in m._modules or m._compiled_call_impl is not None for m in model.modules()):
@@ -124,13 +127,14 @@ def _split(path: str) -> tuple[str, str | None]:
     return (path, None) if found is None else (found["path"], found["key"])
 
 
-def find_module(model: nn.Module, path: str, whose: str = "model") -> nn.Module:
+def find_module(model: nn.Module, path: str, whose: str = "model", others: Sequence[str] = ()) -> nn.Module:
     """The sub-module of that path, whatever wrappers stand on the way.
 
     Args:
         model: Where to look.
         path: As in `named_modules()` of the unwrapped model.
         whose: Word for the model in errors.
+        others: Names that could have been meant instead of a path.
 
     Raises:
         ConfigError: If there is none.
@@ -140,10 +144,13 @@ def find_module(model: nn.Module, path: str, whose: str = "model") -> nn.Module:
         child = getattr(here, name, None)
         if not isinstance(child, nn.Module):
             known = [_plain(n) for n, _ in model.named_modules() if n]
+            either = f"{', '.join(others)}, or " if others else ""
             raise ConfigError(
                 where=f"layer {path!r} of the {whose}",
-                found=f"no module of that path in {type(_unwrapped(model)).__name__}{nearest(path, known)}",
-                expected="a path of named_modules(), such as " + ", ".join(sorted(known, key=len)[:8]),
+                found=f"no module of that path in {type(_unwrapped(model)).__name__}"
+                + nearest(path, [*others, *known]),
+                expected=f"{either}a path of named_modules(), such as "
+                + ", ".join(sorted(known, key=len)[:8]),
                 fix="print all with [name for name, _ in model.named_modules()]",
             )
         here = _unwrapped(child)

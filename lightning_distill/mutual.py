@@ -162,7 +162,7 @@ class MutualDistillationModule(DistillationModule):
         for name, answer in answers.items():
             terms |= {f"{name}/{n}": value for n, value in self.own_terms(answer, batch).items()}
             against = [self.terms.raw(answer, fixed[other], batch) for other in fixed if other != name]
-            for term in self.terms.losses:
+            for term in against[0]:
                 terms[f"{name}/{term}"] = torch.stack([values[term] for values in against]).mean()
         return terms
 

@@ -12,7 +12,7 @@ from lightning_distill import checks
 from lightning_distill.data.base import NEEDED
 from lightning_distill.extraction import LayerExtractor
 from lightning_distill.model import MultimodalModel
-from lightning_distill.structures import Batch, ModelOutput, is_layer
+from lightning_distill.structures import OUTPUT_NAMES, Batch, ModelOutput, is_layer
 from lightning_distill.teachers import Teacher
 
 
@@ -40,7 +40,8 @@ class Pair:
         """
         self.close()
         paths = [name for name in student if is_layer(name, self._student.modalities)]
-        self._extractor = LayerExtractor(self._student, paths, "student") if paths else None
+        named = [*OUTPUT_NAMES, *(f"features.{m}" for m in self._student.modalities)]
+        self._extractor = LayerExtractor(self._student, paths, "student", named) if paths else None
         if self._teacher is not None:
             self._teacher.read_layers(teacher)
 

@@ -58,7 +58,7 @@ def _nothing_shared(students: Mapping[str, MultimodalModel], where: str) -> None
 def terms_suit(losses: Mapping[str, DistillationLoss]) -> None:
     """A term must train nothing of its own."""
     for name, loss in losses.items():
-        if isinstance(loss, Adapted) or any(True for _ in loss.parameters()):
+        if any(isinstance(part, Adapted) for part in loss.modules()) or any(True for _ in loss.parameters()):
             raise ConfigError(
                 where=f"MutualDistillationModule.losses[{name!r}]",
                 found=f"{type(loss).__name__}, which trains an adaptor of its own",

@@ -104,7 +104,7 @@ def seen_anywhere(module: LightningModule, seen: Sequence[bool]) -> list[bool]:
         module: In a hook that all processes reach.
         seen: On this one; as many on each.
     """
-    if module.trainer.world_size == 1:
+    if module.trainer.world_size == 1 or not seen:
         return list(seen)
     counts = torch.tensor(seen, dtype=torch.int64, device=module.device)
     summed: Any = module.trainer.strategy.reduce(counts, reduce_op="sum")

@@ -107,5 +107,5 @@ def scale_report(
         lines.append(f"  {name:<17}{shown}{norms[name]:>12.4g}{norms[name] / total:>8.0%}")
     silent = [name for name, norm in norms.items() if weights[name] and norm == 0]
     if silent:
-        lines.append(f"  no gradient on the student comes from {', '.join(silent)}")
+        lines.append(f"  no gradient on the student comes from {', '.join(silent)} in this step")
     return lines

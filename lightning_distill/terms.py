@@ -97,8 +97,13 @@ class WeightedTerms(nn.Module):
         return [(name, loss) for name, loss in self.losses.items() if isinstance(loss, DistillationLoss)]
 
     def raw(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
-        """Each term's unweighted value."""
-        return {name: loss(student, teacher, batch) for name, loss in self.losses.items()}
+        """Each term's unweighted value.
+
+        Evaluation on data that do not tell domains, such as a target's alone, leaves terms between them out.
+        """
+        told = self.training or "in_target_domain" in batch
+        asked = {n: x for n, x in self.losses.items() if told or not getattr(x, "reads_domains", False)}
+        return {name: loss(student, teacher, batch) for name, loss in asked.items()}
 
     def weights_at(self, step: int, epoch: int) -> dict[str, float]:
         """Each weight now."""

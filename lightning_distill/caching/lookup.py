@@ -81,8 +81,8 @@ def lookups(
             where=f"{type(data).__name__}, with a CachedTeacher",
             found=f"training that shows a new view of each sample every epoch: {'; '.join(names)}",
             expected="views that come again, since what a teacher said of one is no answer to another",
-            fix="set data.views to a number such as 4, whose answers are kept; or do not augment what the "
-            "teacher reads; or train without the cache",
+            fix="set data.views to a number such as 4, whose answers are kept (with several domains, the "
+            "views of each); or do not augment what the teacher reads; or train without the cache",
         )
     source = data.indexed
     of_split = {split: data.rows(split) for split in splits}

@@ -109,16 +109,20 @@ class BatchNormAdaptation(Callback):
         with torch.inference_mode(False):  # what evaluation keeps, training uses
             own = {f"{n}.{key}": getattr(x, key).clone() for n, x in layers.items() for key in _STATISTICS}
         shown = 0
-        with _cumulative(student, layers.values()), torch.random.fork_rng(devices=[]):
-            for batch in islice(_train_loader(trainer), self.batches):
-                shown += self._show(batch, student, layers, trainer)
-        if not shown:
-            raise ConfigError(
-                where="BatchNormAdaptation.batches",
-                found=f"no two rows of a target domain in any of the first {self.batches} training batches",
-                expected="target rows to take statistics from",
-                fix="train on batches of both domains, as CrossDomainDataModule gives them",
-            )
+        try:
+            with _cumulative(student, layers.values()), torch.random.fork_rng(devices=[]):
+                for batch in islice(_train_loader(trainer), self.batches):
+                    shown += self._show(batch, student, layers, trainer)
+            if not shown:
+                raise ConfigError(
+                    where="BatchNormAdaptation.batches",
+                    found=f"no two rows of a target domain in any of the first {self.batches} batches",
+                    expected="target rows to take statistics from",
+                    fix="train on batches of both domains, as CrossDomainDataModule gives them",
+                )
+        except BaseException:  # a student that is saved on the way out has statistics
+            _put(layers, own, _STATISTICS)
+            raise
         _pool(layers.values())
         unseen = {n: x for n, x in layers.items() if not x.num_batches_tracked}
         _put(unseen, own, _STATISTICS)

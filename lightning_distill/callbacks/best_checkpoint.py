@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,22 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 
 from lightning_distill.errors import nearest
+
+
+def instead_of(monitor: str, logged: Iterable[str]) -> str:
+    """What to monitor where nothing logs a metric.
+
+    Args:
+        monitor: Its name.
+        logged: Names of the metrics that there are.
+
+    >>> instead_of("val/los", ["train/loss", "val/loss"])
+    "to choose, monitor one of val/loss; did you mean 'val/loss'?"
+    """
+    names = sorted(logged)
+    stage = [name for name in names if name.startswith("val/")] or names
+    added = ", or give trainer.callbacks the validator" if monitor.startswith("val/validator/") else ""
+    return f"to choose, monitor one of {', '.join(stage)}{added}{nearest(monitor, names)}"
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -34,10 +51,9 @@ class BestCheckpoint(ModelCheckpoint):
     def _fall_back(self, trainer: Trainer) -> None:
         if self.monitor is None or self.monitor in trainer.callback_metrics:
             return
-        names = sorted(trainer.callback_metrics)
         rank_zero_warn(
             f"nothing logs {self.monitor!r}, so the best checkpoint will be that of the last epoch; "
-            f"to choose, monitor one of {names}{nearest(self.monitor, names)}"
+            f"{instead_of(self.monitor, trainer.callback_metrics)}"
         )
         self.monitor = None
 

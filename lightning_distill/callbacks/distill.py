@@ -97,7 +97,7 @@ class Distill(Callback):
         self._wrap(pl_module)
 
     def _refuse_sharding(self, trainer: Trainer) -> None:
-        trained = any(isinstance(t, Adapted) for t in self.terms.losses.values())
+        trained = any(isinstance(part, Adapted) for part in self.terms.losses.modules())
         if checks.shards(trainer) and (trained or list(self.terms.parameters())):
             raise ConfigError(
                 where="Distill.losses",

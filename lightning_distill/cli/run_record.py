@@ -9,7 +9,9 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 
+from lightning_distill.callbacks.best_checkpoint import instead_of
 from lightning_distill.cli.loggers import HistoryLogger
 from lightning_distill.cli.run_folder import RunFolder
 
@@ -28,8 +30,24 @@ class RunRecord(Callback):
         self, folder: RunFolder, config: str, words: Sequence[str], loggers: Sequence[Logger]
     ) -> None:
         self.folder, self.config, self.words = folder, config, words
+        self._told = False
         self.history = [logger for logger in loggers if isinstance(logger, HistoryLogger)]
         self.wandb = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say once where early stopping waits for a metric that nobody logs."""
+        if trainer.sanity_checking or self._told:
+            return
+        self._told = True
+        for stopping in trainer.early_stopping_callbacks:
+            # Of one that the checkpoint monitors too, `BestCheckpoint` speaks.
+            known = {c.monitor for c in trainer.checkpoint_callbacks} | trainer.callback_metrics.keys()  # type: ignore[attr-defined]
+            of_validation = stopping.monitor.startswith("val/")  # others may come later
+            if of_validation and not stopping.strict and stopping.monitor not in known:
+                logged = instead_of(stopping.monitor, trainer.callback_metrics)
+                rank_zero_warn(
+                    f"nothing logs {stopping.monitor!r}, so nothing stops training early; {logged}"
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Everything is set up and validation has been tried: the run exists."""

@@ -42,6 +42,7 @@ from lightning_distill.data.stream_dataset import StreamDataset
 from lightning_distill.data.table_source import ManifestColumns, TableLayout, TableSource
 from lightning_distill.data.targets import MultiLabel, RegressionTarget, SingleLabel, Target
 from lightning_distill.data.text import ByteTextProcessor, TextProcessor
+from lightning_distill.data.unlabelled import Unlabelled
 from lightning_distill.data.web_dataset import WebDatasetStream
 
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "TextAudioDataModule",
     "TextDataModule",
     "TextProcessor",
+    "Unlabelled",
     "Waveform",
     "WebDatasetStream",
     "as_batch",

@@ -13,19 +13,17 @@ from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from lightning_distill.data.bad_samples import RECORD, BadSampleLog
-from lightning_distill.data.base_checks import check_settings
+from lightning_distill.data.base_checks import check_enough, check_same_data, check_settings, empty_split
 from lightning_distill.data.dataset import MultimodalDataset
-from lightning_distill.data.loader import BatchLoader, batch_loader
+from lightning_distill.data.loader import BatchLoader, batch_loader, resume_point
 from lightning_distill.data.orders import Sampling, Shuffle
-from lightning_distill.data.part_dataset import part_loading
-from lightning_distill.data.part_stream import PartStream
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.reading import Part, Reading
 from lightning_distill.data.sampling import BatchKey, BatchSampler, Plan
 from lightning_distill.data.source import SPLITS, DataSource
 from lightning_distill.data.stream import StreamSource
-from lightning_distill.data.stream_dataset import StreamDataset, StreamSampler
-from lightning_distill.errors import CheckpointError, ConfigError, ManifestError
+from lightning_distill.data.stream_loading import stream_loading
+from lightning_distill.errors import ConfigError
 from lightning_distill.randomness import default_seed
 
 NEEDED: Final = {"fit": ("train", "val"), "validate": ("val",)}
@@ -124,7 +122,7 @@ class MultimodalDataModule(LightningDataModule):
         if split not in self._datasets:
             rows = self.rows(split)
             if not len(rows):
-                raise self._empty(split, f"0 usable rows of {len(self.indexed.samples)}")
+                raise empty_split(type(self).__name__, split, f"0 usable rows of {len(self.indexed.samples)}")
             self._datasets[split] = self.make_dataset(rows, self.reading(split))
         return self._datasets[split]
 
@@ -156,14 +154,6 @@ class MultimodalDataModule(LightningDataModule):
         reading = Reading(self.processors, theirs, self.seed, split, self.in_memory, substitute, self.views)
         return reading.without(self._left_out)
 
-    def _empty(self, split: str, found: str) -> ManifestError:
-        return ManifestError(
-            where=f"{type(self).__name__}, split {split!r}",
-            found=found,
-            expected="at least one",
-            fix="check the split column, the labels and the modalities of those rows",
-        )
-
     def setup(self, stage: str) -> None:
         """Build the data sets of a stage, and say what is in them."""
         for processor in (*self.processors.values(), *self.teacher_processors.values()):
@@ -172,7 +162,9 @@ class MultimodalDataModule(LightningDataModule):
             if not isinstance(self.source, StreamSource):
                 self.dataset(split)
             elif split not in self.source.splits:
-                raise self._empty(split, f"a stream of {', '.join(self.source.splits) or 'nothing'}")
+                raise empty_split(
+                    type(self).__name__, split, f"a stream of {', '.join(self.source.splits) or 'nothing'}"
+                )
         if stage == "fit":
             for line in self.report():
                 rank_zero_info(line)
@@ -181,15 +173,8 @@ class MultimodalDataModule(LightningDataModule):
         """One line a split: how many samples have which modalities, and how many have a label."""
         if isinstance(self.source, StreamSource):
             return [f"{split}: a stream" for split in self.source.splits]
-        table, lines = self.indexed.samples, []
-        for split in SPLITS:
-            rows = self.rows(split)
-            if len(rows):
-                counts = table.combinations(rows, self.read_modalities)
-                told = ", ".join(f"{'+'.join(names)} {count:,}" for names, count in counts.items())
-                labelled = int(table.labelled(rows).sum())
-                lines.append(f"{split}: {len(rows):,} samples, {labelled:,} labelled ({told})")
-        return lines
+        table, rows = self.indexed.samples, {split: self.rows(split) for split in SPLITS}
+        return [f"{n}: {table.told(own, self.read_modalities)}" for n, own in rows.items() if len(own)]
 
     # -- loaders --------------------------------------------------------------------------------------
 
@@ -218,23 +203,13 @@ class MultimodalDataModule(LightningDataModule):
         trainer: Any = self.trainer
         train = split == "train"
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        first = _resume_point(trainer) if trainer and train else (0, 0)
-        if isinstance(self.source, PartStream):
-            place = (rank, world_size)
-            parts = part_loading(self.source, self.reading(split), self.batch_size, place, first)
-            return batch_loader(*parts, self.num_workers, BadSampleLog(0, None))
+        first = resume_point(trainer) if trainer and train else (0, 0)
         if isinstance(self.source, StreamSource):
-            order = StreamSampler(self.batch_size, train, rank, world_size, first)
-            stream = StreamDataset(self.source, self.reading(split))
-            return batch_loader(stream, order, self.num_workers, BadSampleLog(0, None))
+            place = (rank, world_size)
+            stream = stream_loading(self.source, self.reading(split), self.batch_size, place, first)
+            return batch_loader(*stream, self.num_workers, BadSampleLog(0, None))
         data = self.dataset(split)
-        if len(data) < world_size:
-            raise ManifestError(
-                where=f"{type(self).__name__}, split {split!r}",
-                found=f"{len(data)} samples for {world_size} processes",
-                expected="at least one for each",
-                fix=f"use {len(data)} devices or fewer, or more data",
-            )
+        check_enough(f"{type(self).__name__}, split {split!r}", len(data), world_size)
         sampler = self.make_sampler(split, data, (rank, world_size), first)
         name = RECORD if rank == 0 else RECORD.replace(".", f".rank{rank}.")
         path = Path(trainer.default_root_dir, name) if trainer else None
@@ -268,20 +243,6 @@ class MultimodalDataModule(LightningDataModule):
         Raises:
             CheckpointError: If the samples have changed since the checkpoint.
         """
-        then, now = state_dict.get("fingerprint"), self.source.fingerprint
-        if getattr(self.trainer, "training", False) and then not in (None, "", now):
-            raise CheckpointError(
-                where=f"{type(self).__name__}.source",
-                found=f"data that have changed since the checkpoint was made: {then} then, {now} now",
-                expected="the same samples, targets and splits",
-                fix="restore the data, or start a new run",
-            )
-
-
-def _resume_point(trainer: Any) -> tuple[int, int]:
-    """Epoch and batch to go on with: Lightning counts the batches of a checkpoint, but does not skip them."""
-    loop = trainer.fit_loop
-    epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-    if not (loop.restarting and epoch.started > epoch.processed):
-        return epoch.processed, 0
-    return (epoch.processed + 1, 0) if batch.is_last_batch else (epoch.processed, batch.current.processed)
+        then = state_dict.get("fingerprint")
+        if getattr(self.trainer, "training", False):
+            check_same_data(f"{type(self).__name__}.source", then, self.source.fingerprint)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning_distill.data.own_view import OwnView
 from lightning_distill.data.stream import StreamSource, check_stream_settings
-from lightning_distill.errors import ConfigError, nearest
+from lightning_distill.errors import CheckpointError, ConfigError, ManifestError, nearest
 
 if TYPE_CHECKING:
     from lightning_distill.data.base import MultimodalDataModule
@@ -32,6 +32,62 @@ def check_settings(data: MultimodalDataModule) -> None:
     _check_views(data, name)
     if isinstance(data.source, StreamSource):
         check_stream_settings(name, data.in_memory, data.sampling, data.on_bad_sample)
+
+
+def empty_split(name: str, split: str, found: str) -> ManifestError:
+    """The error of a split without a sample.
+
+    Args:
+        name: Of the DataModule's class.
+        split: Which.
+        found: What is there instead.
+    """
+    return ManifestError(
+        where=f"{name}, split {split!r}",
+        found=found,
+        expected="at least one",
+        fix="check the split column, the labels and the modalities of those rows",
+    )
+
+
+def check_enough(where: str, samples: int, processes: int) -> None:
+    """Each process must get a sample.
+
+    Args:
+        where: Whose data, and which split.
+        samples: Of it.
+        processes: That share them.
+
+    Raises:
+        ManifestError: If there are fewer samples than processes.
+    """
+    if samples < processes:
+        raise ManifestError(
+            where=where,
+            found=f"{samples} samples for {processes} processes",
+            expected="at least one for each",
+            fix=f"use {samples} devices or fewer, or more data",
+        )
+
+
+def check_same_data(where: str, then: str | None, now: str) -> None:
+    """A training that goes on must read the data it began with.
+
+    Args:
+        where: Whose source.
+        then: Fingerprint in the checkpoint; none and an empty one tell nothing.
+        now: That of the source.
+
+    Raises:
+        CheckpointError: If they differ.
+    """
+    if then not in (None, "", now):
+        raise CheckpointError(
+            where=where,
+            found=f"data that have changed since the checkpoint was made: {then} then, {now} now",
+            expected="the same samples, targets and splits",
+            fix="restore the data, or start a new run",
+        )
 
 
 def _check_modalities(data: MultimodalDataModule, name: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_distill.data.base import MultimodalDataModule
+from lightning_distill.data.base_checks import check_enough, empty_split
 from lightning_distill.data.cross_domain_checks import check_domains
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.domain_dataset import DomainDataset
@@ -18,7 +19,6 @@ from lightning_distill.data.pairing import Independent, Pairing
 from lightning_distill.data.processor import Processor
 from lightning_distill.data.reading import Reading
 from lightning_distill.data.sampling import BatchSampler, Plan
-from lightning_distill.errors import ManifestError
 from lightning_distill.randomness import derive
 
 
@@ -100,7 +100,7 @@ class CrossDomainDataModule(MultimodalDataModule):
             for name, module in self.parts.items():
                 if not len(module.rows(split)):
                     found = f"0 usable rows of {len(module.indexed.samples)} in the domain {name!r}"
-                    raise self._empty(split, found)
+                    raise empty_split(type(self).__name__, split, found)
         return super().dataset(split)
 
     def make_dataset(self, rows: NDArray[np.int64], reading: Reading) -> MultimodalDataset:
@@ -128,13 +128,8 @@ class CrossDomainDataModule(MultimodalDataModule):
         train, samplers = split == "train", []
         for at, (name, module) in enumerate(self.parts.items()):
             size = int(data.sizes[at])
-            if train and size < place[1]:
-                raise ManifestError(
-                    where=f"{type(self).__name__}, split {split!r}, domain {name!r}",
-                    found=f"{size} samples for {place[1]} processes",
-                    expected="at least one for each",
-                    fix="use fewer devices, or more data",
-                )
+            if train:
+                check_enough(f"{type(self).__name__}, split {split!r}, domain {name!r}", size, place[1])
             # A seed of its own: two domains of one size would else be drawn in the same order, and rows that
             # stand in the same place, perhaps of the same class, would always meet.
             seed = derive(self.seed, "domain", name)

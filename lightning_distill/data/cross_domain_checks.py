@@ -125,7 +125,7 @@ def _check_processors(modality: str, parts: Modules) -> None:
             if _told(one) != _told(other):
                 raise _error(
                     f"{kind}[{modality!r}]",
-                    f"{_shown(one)} in the domain {first!r}, {_shown(other)} in {name!r}",
+                    f"{_shown(one, other)} in the domain {first!r}, {_shown(other, one)} in {name!r}",
                     "the same processor with the same settings and augmentation in all domains",
                     f"give both the same {kind}[{modality!r}]",
                 )
@@ -141,9 +141,10 @@ def _told(processor: Processor | None) -> str:
     return identity_of(type(processor), processor.identity, dict(processor.view_settings))
 
 
-def _shown(processor: Processor | None) -> str:
+def _shown(processor: Processor | None, other: Processor | None) -> str:
+    """Its class, and those of its settings that the other has not."""
     if processor is None:
         return "none"
-    return (
-        f"{type(processor).__name__} {dict(processor.settings) | dict(processor.view_settings) or ''}".strip()
-    )
+    ours, theirs = ({} if p is None else {**p.settings, **p.view_settings} for p in (processor, other))
+    own = {key: value for key, value in ours.items() if key not in theirs or theirs[key] != value}
+    return f"{type(processor).__name__} {own or ''}".strip()

@@ -128,3 +128,12 @@ def _one_thread(worker: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
+
+
+def resume_point(trainer: Any) -> tuple[int, int]:
+    """Epoch and batch to go on with: Lightning counts the batches of a checkpoint, but does not skip them."""
+    loop = trainer.fit_loop
+    epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    if not (loop.restarting and epoch.started > epoch.processed):
+        return epoch.processed, 0
+    return (epoch.processed + 1, 0) if batch.is_last_batch else (epoch.processed, batch.current.processed)

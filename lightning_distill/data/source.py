@@ -66,6 +66,12 @@ class SampleTable:
             tuple(m for at, m in enumerate(modalities) if code >> at & 1): int(counts[code]) for code in order
         }
 
+    def told(self, rows: NDArray[np.int64], modalities: Sequence[str]) -> str:
+        """How many samples these are, how many have a label, and which modalities they have."""
+        counts = self.combinations(rows, modalities)
+        each = ", ".join(f"{'+'.join(names)} {count:,}" for names, count in counts.items())
+        return f"{len(rows):,} samples, {int(self.labelled(rows).sum()):,} labelled ({each})"
+
 
 @dataclass(frozen=True)
 class Waveform:

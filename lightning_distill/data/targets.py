@@ -72,7 +72,7 @@ class SingleLabel(Target):
                 where=f"{table.path}, column {self.column!r}",
                 found=f"only the class {names[0]!r} in {count} labelled rows" if names else "no labels",
                 expected="two classes or more",
-                fix="check the column, or name all `classes` if this table shows but a part of them",
+                fix="check the column, name the `classes` if some are not here, or take `Unlabelled`",
             )
         target = index_in(labels, names)
         unknown = (target < 0) & to_numpy(labels.is_valid())

@@ -52,7 +52,8 @@ def samples_of(
             where=f"fuse, {first.folder}",
             found=f"{len(rows)} samples of {', '.join(splits)}, none of them of {', '.join(targets)}",
             expected="knowledge about samples of the new domain",
-            fix="write it for the data of all domains: lightning-distill knowledge --config",
+            fix="write it for the data of all domains: lightning-distill knowledge --config RUN.yaml --out "
+            "DIR, with a teacher and the CrossDomainDataModule in RUN.yaml",
         )
     ids, at = np.unique(table.sample_id[rows], return_inverse=True)
     target, label = np.zeros(len(ids), np.bool_), np.full(len(ids), UNLABELLED, np.int64)

@@ -44,7 +44,7 @@ def domain_cross_entropy(
     0.6931
     """
     if not len(source) or not len(target):
-        return (source.sum() + target.sum()) * 0.0
+        return source[:0].sum() + target[:0].sum()
     wide = torch.promote_types(source.dtype, torch.float32)
     sides = (-F.logsigmoid(-source.to(wide)), source_weight), (-F.logsigmoid(target.to(wide)), target_weight)
     means = [x.mean() if w is None else (w * x).sum() / w.sum() for x, w in sides]
@@ -127,7 +127,7 @@ class AdversarialLoss(Adapted, AlignmentLoss):
     def forward(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> Tensor:
         """0-d tensor, nats: the discriminator's loss, in training and in evaluation."""
         # Unlike other alignment terms it goes on where a side is empty: DDP waits for every parameter.
-        value = self.align(*self.sides(self.rows(student), batch))
+        value = self.align(*self.sides(self.rows(student), student, batch))
         return value.to(student.at(self.student_layers[0]).dtype)
 
     def extra_repr(self) -> str:

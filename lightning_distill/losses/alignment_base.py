@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from lightning_distill.batch_rows import in_target_domain
@@ -26,6 +27,7 @@ class AlignmentLoss(DistillationLoss):
     """
 
     needs_teacher: ClassVar[bool] = False
+    reads_domains: ClassVar[bool] = True
 
     def __init__(self, layer: str = "embedding", gather: bool = False) -> None:
         super().__init__()
@@ -45,25 +47,26 @@ class AlignmentLoss(DistillationLoss):
 
     def forward(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> Tensor:
         """0-d tensor."""
-        source, target = self.sides(student.at(self.student_layers[0]), batch)
+        source, target = self.sides(student.at(self.student_layers[0]), student, batch)
         if not len(source) or not len(target):
-            return (source.sum() + target.sum()) * 0.0
+            return source[:0].sum() + target[:0].sum()
         return self.align(source, target)
 
-    def sides(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sides(self, x: Tensor, student: ModelOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Rows of the source domains "n dim" and of the target domains "m dim".
 
         Args:
             x: "batch ...", of the student's layer.
+            student: Tells what it has read: modality dropout leaves zeros in the place of features.
             batch: What was answered.
         """
         target = in_target_domain(batch)
-        there = rows_there(self.student_layers, batch)
+        there = rows_there(self.student_layers, {**batch["present"], **student.present})
         source = ~target
         if there is not None:
             source, target = source & there, target & there
         x = x.flatten(1)
         if self.gather:
             x = gather_rows(x)
-            source, target = (gather_rows(mask.long()).bool() for mask in (source, target))
+            source, target = gather_rows(torch.stack([source, target], dim=1).long()).bool().unbind(dim=1)
         return x[source], x[target]

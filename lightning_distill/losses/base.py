@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ class DistillationLoss(nn.Module, ABC):
     """What the logits may stand for."""
     needs_teacher: ClassVar[bool] = True
     """Whether it compares with a teacher; where not, it is called with None in the teacher's place."""
+    reads_domains: ClassVar[bool] = False
+    """Whether it asks for `in_target_domain`; evaluation on data without it leaves the term out."""
     student_layers: tuple[str, ...] = ()
     """What it reads of the student beside the logits, as names for `ModelOutput.at`."""
     teacher_layers: tuple[str, ...] = ()
@@ -107,12 +110,12 @@ class LayerLoss(DistillationLoss):
             x: "batch ...", such as the sample ids.
             batch: As for `pairs`.
         """
-        kept = rows_there((self.student_layers[0], self.teacher_layers[0]), batch)
+        kept = rows_there((self.student_layers[0], self.teacher_layers[0]), batch["present"])
         x = x if kept is None else x[kept]
         return gather_rows(x) if self.gather else x
 
     def _pair(self, s: Tensor, t: Tensor, names: tuple[str, str], batch: Batch) -> tuple[Tensor, Tensor]:
-        kept = rows_there(names, batch)
+        kept = rows_there(names, batch["present"])
         if kept is not None:
             s, t = s[kept], t[kept]
         return (gather_rows(s), gather_rows(t)) if self.gather else (s, t)
@@ -245,20 +248,26 @@ def gather_rows(x: Tensor) -> Tensor:
     """The rows of all processes, in order of rank, with gradient; `x` itself where there is one process.
 
     Each process then computes the whole loss, and the gradient DDP averages is that of one process with the
-    whole batch. Every process must hold equally many rows.
+    whole batch. Processes may hold different numbers of rows, as in evaluation; all must call it.
     """
     if alone():
         return x
-    return torch.cat(dist_nn.all_gather(x))  # type: ignore[no-untyped-call]
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, counts[0].new_tensor([len(x)]))
+    sizes = torch.cat(counts).tolist()
+    # All pieces must be of one size, or the exchange aborts the process, or leaves numbers from nowhere.
+    padded = torch.cat([x, x.new_zeros(max(sizes) - len(x), *x.shape[1:])])
+    pieces = dist_nn.all_gather(padded)  # type: ignore[no-untyped-call]
+    return torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)])
 
 
-def rows_there(names: Sequence[str], batch: Batch) -> Tensor | None:
+def rows_there(names: Sequence[str], present: Mapping[str, Tensor]) -> Tensor | None:
     """Rows that have all modalities named by "features.<modality>": bool "batch"; None where none is named.
 
     Args:
         names: As `ModelOutput.at` takes them.
-        batch: Tells what is present.
+        present: modality -> bool "batch".
     """
     modalities = {name.removeprefix("features.") for name in names if name.startswith("features.")}
-    there = [batch["present"][m] for m in modalities if m in batch["present"]]
+    there = [present[m] for m in modalities if m in present]
     return torch.stack(there).all(dim=0) if there else None

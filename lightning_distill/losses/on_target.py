@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
 from torch import Tensor
 
 from lightning_distill.batch_rows import in_target_domain, some_samples
@@ -20,6 +23,8 @@ class OnTarget(DistillationLoss):
 
     Source: composition; no formula of its own.
     """
+
+    reads_domains: ClassVar[bool] = True
 
     def __init__(self, loss: DistillationLoss) -> None:
         super().__init__()
@@ -48,7 +53,9 @@ class OnTarget(DistillationLoss):
         """0-d tensor."""
         rows = in_target_domain(batch).nonzero()[:, 0]
         if not len(rows) and not getattr(self.loss, "gather", False):  # other processes may wait to gather
-            return student.logits.sum() * 0.0
+            # A gradient of 0 for what the term trains too: DDP and FSDP wait for every parameter.
+            reached = (student.logits, *self.parameters())
+            return torch.cat([x.flatten()[:0] for x in reached]).sum().to(student.logits.dtype)
         chosen = None if teacher is None else teacher.rows(rows)
         value: Tensor = self.loss(student.rows(rows), chosen, some_samples(batch, rows))
         return value

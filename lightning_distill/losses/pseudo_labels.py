@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.history import History
-from lightning_distill.losses.base import Adapted, Shapes, gather_rows
+from lightning_distill.losses.base import Adapted, Shapes
+from lightning_distill.ranks import alone
 from lightning_distill.structures import UNLABELLED, Batch, ModelOutput, Outputs, labelled_rows
 
 
@@ -48,7 +50,8 @@ def pseudo_labels(
         said = said * ratio
         said = said / said.sum(dim=1, keepdim=True).clamp(min=torch.finfo(said.dtype).tiny)
     confidence, classes = said.max(dim=1)
-    return classes.masked_fill(labelled | (confidence < threshold), UNLABELLED)
+    # What is not finite has a confidence of 0, which a threshold of 0 would let pass.
+    return classes.masked_fill(labelled | (confidence < threshold) | (confidence == 0), UNLABELLED)
 
 
 def pseudo_label_loss(
@@ -184,8 +187,8 @@ class PseudoLabels(History, Adapted):
         labels = F.one_hot(target.masked_fill(~labelled, 0), said.shape[1]) * there
         sure = (said.amax(dim=1) * labelled).sum()
         seen = torch.cat([labels.sum(dim=0), (said * ~there).sum(dim=0), sure[None]])
-        if self.training:
-            seen = gather_rows(seen[None]).sum(dim=0)
+        if self.training and not alone():
+            dist.all_reduce(seen)
         counts, (sure,) = seen[:-1].view(2, -1), seen[-1:]
         if self.training:
             for total, new in zip((self.labels_seen, self.said), counts, strict=True):

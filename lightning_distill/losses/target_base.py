@@ -24,6 +24,7 @@ class TargetLoss(DistillationLoss):
 
     suits: ClassVar[frozenset[Outputs]] = frozenset({Outputs.CLASSES})
     needs_teacher: ClassVar[bool] = False
+    reads_domains: ClassVar[bool] = True
 
     def __init__(self, gather: bool = False) -> None:
         super().__init__()

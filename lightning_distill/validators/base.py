@@ -141,7 +141,7 @@ class TargetValidator(Callback, ABC):
             "of_target": of_target,
         }
         used = of_target | labelled_rows(labels) if self.needs_source else of_target
-        there = None if self.layer is None else rows_there((self.layer,), batch)
+        there = None if self.layer is None else rows_there((self.layer,), batch["present"])
         used = used if there is None else used & there
         self._kept.append({name: x.detach()[used].to("cpu", _KINDS[name]) for name, x in rows.items()})
 

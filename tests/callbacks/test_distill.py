@@ -25,6 +25,7 @@ from tests.callbacks.distill_two_ranks import main
 from tests.callbacks.distilled import Following, make_distill, make_teacher
 from tests.callbacks.foreign import Plain, loader, vectors
 from tests.callbacks.without_library import sum_of_the_head
+from tests.module.parts import Told
 from tests.processes import needs_fork, run_apart
 
 
@@ -63,6 +64,17 @@ def test_one_step_is_that_of_the_weighted_sum(
     fit(tmp_path, module, distill, data=loader(8, batch_size), **accumulate)
     for name, value in weights_of(module).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_terms_are_told_the_optimizer_step(tmp_path: Path, manual: bool) -> None:
+    term = Told()
+    accumulate = 1 if manual else 2  # of four batches an epoch
+    options = {} if manual else {"accumulate_grad_batches": accumulate}
+    fit(
+        tmp_path, Plain(manual), Distill(make_teacher(), {"kd": term}, logits="head"), max_epochs=2, **options
+    )
+    assert term.seen == [(batch // accumulate, batch // 4) for batch in range(8)]
 
 
 @pytest.mark.parametrize("manual", [False, True])

@@ -107,6 +107,11 @@ def test_a_metric_that_nobody_logs_costs_no_run(project: Project, words: list[st
     assert Path("a/student/model.safetensors").is_file()
 
 
+def test_early_stopping_that_waits_for_what_nobody_logs_is_told(project: Project) -> None:
+    with pytest.warns(UserWarning, match=r"nothing stops training early; .*did you mean 'val/accuracy'"):
+        assert project.fit("--run", "a", "--early_stopping.monitor", "val/acuracy") == 0, project.err
+
+
 def test_checkpointing_can_be_switched_off(project: Project) -> None:
     assert project.fit("--run", "a", "--trainer.enable_checkpointing", "false") == 0, project.err
     assert not Path("a/checkpoints").exists()

@@ -15,6 +15,8 @@ from lightning_distill.data import (
     ClassBalanced,
     CrossDomainDataModule,
     Domains,
+    ImageDataModule,
+    ImageProcessor,
     LengthBucketed,
     ManifestSource,
     MultimodalDataModule,
@@ -23,6 +25,7 @@ from lightning_distill.data import (
     PairedByRow,
     Shuffle,
 )
+from lightning_distill.data.datasets import Digits
 from lightning_distill.errors import ConfigError, ManifestError, SampleError
 from lightning_distill.structures import UNLABELLED, Batch
 from tests.builders import DIMS, VectorProcessor, make_data
@@ -372,3 +375,15 @@ def test_a_bad_sample_is_replaced_by_one_of_its_domain(in_memory: bool) -> None:
     data = cross(source=whole, target=target_part)
     with pytest.raises(SampleError, match=r"domain 'target', row 3"):
         batches(data)
+
+
+def test_of_processors_that_differ_only_the_difference_is_told() -> None:
+    source, target = (
+        ImageDataModule(Digits(train=20, val=10, test=10), {"image": ImageProcessor(size, channels=1)})
+        for size in (12, 14)
+    )
+    told = (
+        r"found ImageProcessor \{'size': 12\} in the domain 'source', ImageProcessor \{'size': 14\} in 'tar"
+    )
+    with pytest.raises(ConfigError, match=told):
+        CrossDomainDataModule(source, target)

@@ -59,6 +59,14 @@ def test_rows_without_the_modality_take_no_part(term: Any, function: Any) -> Non
 
 
 @EACH
+def test_rows_that_lost_the_modality_to_dropout_take_no_part(term: Any, function: Any) -> None:
+    x = torch.randn(ROWS, 5)
+    there = torch.ones(ROWS, dtype=torch.bool).index_fill_(0, torch.tensor([3, 5]), False)
+    answer = ModelOutput(torch.zeros(ROWS, 4), features={"image": x}, present={"image": there})
+    assert torch.equal(term(answer, None, batch_with(TARGET)), function(x[[0, 4, 6]], x[[1, 2, 7]]))
+
+
+@EACH
 @pytest.mark.parametrize("side", [True, False])
 def test_rows_of_one_side_only_give_0(term: Any, function: Any, side: bool) -> None:
     x = torch.randn(ROWS, 5, requires_grad=True)
@@ -67,6 +75,14 @@ def test_rows_of_one_side_only_give_0(term: Any, function: Any, side: bool) -> N
     assert value == 0
     assert x.grad is not None
     assert (x.grad == 0).all()
+
+
+@EACH
+def test_one_side_only_is_0_where_a_sum_is_too_large_for_half_precision(term: Any, function: Any) -> None:
+    x = torch.full((64, 512), 4.0, dtype=torch.float16)
+    assert x.sum().isinf()
+    assert term(output(x), None, batch_with(torch.zeros(64, dtype=torch.bool))) == 0
+    assert function(x, x[:0]) == 0
 
 
 @EACH

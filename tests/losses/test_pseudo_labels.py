@@ -115,6 +115,8 @@ def test_threshold_0_takes_every_unlabelled_row_and_1_none_but_the_certain() -> 
     expected = teacher.argmax(1).masked_fill(labelled, U)
     assert pseudo_labels(teacher, labelled, 0.0).tolist() == expected.tolist()
     assert pseudo_labels(teacher, labelled, 1.0).tolist() == [U] * 6
+    teacher[0, 1], teacher[1, 0] = torch.nan, torch.inf  # no answers
+    assert pseudo_labels(teacher, labelled, 0.0).tolist() == [U, U, *expected.tolist()[2:]]
 
 
 # -- the term -----------------------------------------------------------------------------------------------

@@ -95,3 +95,27 @@ def test_it_can_be_monitored_and_agreement_is_by_domain(tmp_path: Path) -> None:
     trainer.fit(module, datamodule=two_domains())
     assert best.best_model_score is not None
     assert {f"val/{name}/agreement" for name in DOMAINS} <= set(trainer.callback_metrics)
+
+
+def test_terms_between_domains_are_left_out_where_the_data_do_not_tell_domains(tmp_path: Path) -> None:
+    from lightning_distill.errors import ConfigError
+    from lightning_distill.losses import LogitKD, MaximumMeanDiscrepancy, MinimumClassConfusion, OnTarget
+    from lightning_distill.teachers import FrozenTeacher
+
+    def module() -> DistillationModule:
+        losses = {
+            "a": MaximumMeanDiscrepancy(),
+            "b": MinimumClassConfusion(),
+            "c": OnTarget(LogitKD()),
+            "kd": LogitKD(),
+        }
+        return DistillationModule(make_model(), FrozenTeacher(make_model()), losses)
+
+    trainer = make_trainer(tmp_path)
+    trainer.validate(module(), datamodule=make_data(), verbose=False)
+    logged = trainer.callback_metrics
+    assert {"val/loss", "val/task", "val/kd"} <= set(logged)
+    assert not {"val/a", "val/b", "val/c"} & set(logged)
+    assert logged["val/loss"] == pytest.approx(float(logged["val/task"] + logged["val/kd"]), rel=1e-6)
+    with pytest.raises(ConfigError, match="CrossDomainDataModule"):  # in training it would be a mistake
+        make_trainer(tmp_path).fit(module(), datamodule=make_data())

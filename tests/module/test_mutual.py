@@ -37,7 +37,7 @@ from tests.builders import (
     weights_of,
 )
 from tests.cli.conftest import Project, project, small_config
-from tests.module.parts import ADAM, Follow, Spy, TargetSource, several
+from tests.module.parts import ADAM, Follow, Spy, TargetSource, Told, several
 
 __all__ = ["project"]  # a fixture
 
@@ -411,3 +411,11 @@ def test_by_the_command_line(project: Project) -> None:
     assert "test/second/accuracy" in project.out
     assert project.run("predict", "--run", "r") == 0, project.err
     assert Path("r/predictions.parquet").is_file()
+
+
+def test_terms_are_told_the_optimizer_step(tmp_path: Path) -> None:
+    term = Told()
+    module = MutualDistillationModule(make_students(("one", "two")), {"kd": term})
+    trainer = make_trainer(tmp_path, max_epochs=2, accumulate_grad_batches=2, limit_val_batches=0)
+    trainer.fit(module, make_data())
+    assert term.seen == [(batch // 2, batch // 4) for batch in range(8)]

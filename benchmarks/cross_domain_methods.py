@@ -20,7 +20,7 @@ from lightning_distill.losses import (
     OnTarget,
     PseudoLabels,
 )
-from lightning_distill.schedules import SigmoidRamp
+from lightning_distill.schedules import CosineRamp, Schedule, SigmoidRamp
 
 STEPS = 400
 HIDDEN = (128, 128)
@@ -62,7 +62,7 @@ class Method:
 
     kind: Kind
     terms: Callable[[], dict[str, DistillationLoss]] = dict
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float | Schedule] = field(default_factory=dict)
     taught: Taught = Taught.NOBODY
 
 
@@ -80,7 +80,7 @@ ALIGNMENTS: dict[str, tuple[Callable[[], DistillationLoss], tuple[float, ...]]] 
     "information": (InformationMaximisation, (0.3,)),
 }
 """Name -> term, and the weights that are tried."""
-BESIDE = {"MMD": 1.0, "DANN": 0.3, "MCC": 0.3, "information": 0.1}
+BESIDE = {"MMD": 1.0, "DANN": 0.3, "MCC": 1.0, "information": 0.3}
 """Weight of an alignment term beside distillation."""
 
 
@@ -97,8 +97,9 @@ def _distillations() -> dict[str, Method]:
         found[f"pseudo-labels of {told}"] = Method(
             kind, lambda: {"pseudo": PseudoLabels(threshold=0.8)}, {"pseudo": 1.0}, taught
         )
-    mean = lambda: {"consistency": OnTarget(Consistency())}  # noqa: E731
-    found["mean teacher"] = Method(kind, mean, {"consistency": 10.0}, Taught.SELF)
+    mean = lambda: {"consistency": OnTarget(Consistency(threshold=0.8))}  # noqa: E731
+    ramp = {"consistency": CosineRamp(0.0, 3.0, 0, STEPS // 2)}
+    found["mean teacher"] = Method(kind, mean, ramp, Taught.SELF)
     return found
 
 
@@ -118,7 +119,7 @@ def methods() -> dict[str, Method]:
         terms = lambda term=ALIGNMENTS[name][0]: _with_kd(term, 4.0)  # noqa: E731
         for told, taught in (("teacher", Taught.KNOWLEDGE), ("fused", Taught.FUSED)):
             beside = {"kd": 1.0, "align": weight}
-            found[f"KD {told} + {name}"] = Method(Kind.BOTH, terms, beside, taught)
+            found[f"KD {told} + {name} {weight:g}"] = Method(Kind.BOTH, terms, beside, taught)
     found["KD without text, T=4"] = Method(Kind.NO_TEXT, lambda: _kd(4.0), {"kd": 1.0}, Taught.NO_TEXT)
     found["target labels"] = Method(Kind.CEILING)
     found["labels of both"] = Method(Kind.CEILING_BOTH)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class PredictionWriter(Callback):
     """Writes what `DistillationModule.predict_step` returns, batch by batch, in one row a sample.
 
-    Columns: `sample_id` int64; `prediction`, name of the most likely class, or list of the names of all that
-    are likely (a class's number where the names are not known); `probabilities`, list of float32 in the order
-    of the classes, which the file's metadata names as a JSON list under `classes`; `embedding`, list of
-    float32. One list column holds the probabilities because a column per class does not scale to thousands
-    of classes, nor to any class name. Numbers, which have no probabilities, are float32 columns
-    `prediction_<name>`.
+    Columns: `sample_id` int64; `domain`, its name, where the data have several; `prediction`, name of the
+    most likely class, or list of the names of all that are likely (a class's number where the names are not
+    known); `probabilities`, list of float32 in the order of the classes, which the file's metadata names as a
+    JSON list under `classes`; `embedding`, list of float32. One list column holds the probabilities because a
+    column per class does not scale to thousands of classes, nor to any class name. Numbers, which have no
+    probabilities, are float32 columns `prediction_<name>`.
 
     The file appears, or replaces an older one, only when everything has been predicted. Several processes
     write a part each; the first joins them, rank after rank.
@@ -68,7 +68,7 @@ class PredictionWriter(Callback):
 
         said = outputs["prediction"] if "probabilities" not in outputs else outputs["probabilities"]
         classes = _classes(trainer, pl_module, said.shape[1])
-        table = _table(outputs, classes)
+        table = _table(outputs, classes, _domains(trainer, batch))
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self.part(trainer.global_rank), table.schema)
@@ -104,11 +104,18 @@ def _classes(trainer: Trainer, pl_module: LightningModule, count: int) -> tuple[
     return tuple(names) if names else tuple(map(str, range(count)))
 
 
-def _table(prediction: dict[str, Tensor], classes: Sequence[str]) -> pa.Table:
+def _domains(trainer: Trainer, batch: Any) -> list[str]:
+    """Of each sample; nothing where there is one domain."""
+    names = getattr(getattr(trainer, "datamodule", None), "domains", ())
+    return [names[at] for at in batch["domain"].tolist()] if len(names) > 1 else []
+
+
+def _table(prediction: dict[str, Tensor], classes: Sequence[str], domains: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     columns = {
         "sample_id": pa.array(prediction["sample_id"].cpu().numpy(), pa.int64()),
+        **({"domain": pa.array(domains, pa.string())} if domains else {}),
         **_answers(prediction["prediction"].cpu(), classes),
     }
     if "probabilities" in prediction:

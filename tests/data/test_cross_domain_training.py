@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -195,3 +196,21 @@ def test_several_sources_can_be_written_in_a_config(tmp_path: Path) -> None:
     assert main(["fit", "--config", str(tmp_path / "run.yaml"), "--run", str(tmp_path / "run")]) == 0
     header = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     assert all(f"val/{name}/accuracy" in header for name in ("first", "more", "target"))
+
+
+def test_predictions_tell_the_domain(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from lightning_distill.callbacks import PredictionWriter
+
+    split = np.repeat(np.array([0, 1, 2], np.int8), [6, 3, 7])
+    sources = (vectors(first, train=10, val=6, table={"split": split}) for first in (1000, 7000))
+    data = CrossDomainDataModule(*map(domain, sources))
+    writer = PredictionWriter(tmp_path / "said.parquet")
+    make_trainer(tmp_path, callbacks=[writer]).predict(
+        DistillationModule(make_model(("a", "b"))), datamodule=data, return_predictions=False
+    )
+    said = pq.read_table(tmp_path / "said.parquet")
+    by_id = dict(zip(said["sample_id"].to_pylist(), said["domain"].to_pylist(), strict=True))
+    assert len(by_id) == 14
+    assert all(name == ("target" if number >= 7000 else "source") for number, name in by_id.items())

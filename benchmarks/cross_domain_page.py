@@ -134,13 +134,13 @@ def ranks(report: Found) -> Figure:
     rows = _by_regret(report)
     names = list(report["pairs"])
     values = np.array([[found[pair]["spearman"] for pair in names] for _, found in rows])
-    figure = new_figure(9, 0.42 * len(rows) + 2.0)
+    figure = new_figure(10, 0.42 * len(rows) + 2.0)
     axes = figure.subplots()
     shown = axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     for (y, x), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 else "#222222"
         axes.text(x, y, f"{value:+.2f}", ha="center", va="center", color=colour, fontsize=9)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    axes.set_xticks(range(len(names)), [name.replace(" to ", "\nto ") for name in names], fontsize=9)
+    axes.set_xticks(range(len(names)), [name.replace(" to ", "\nto ") for name in names], fontsize=8)
     figure.colorbar(shown, label="Spearman's rank correlation\nwith the target's accuracy")
     return figure

@@ -33,7 +33,7 @@ from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import Teacher
 from lightning_distill.telemetry import term_gradients
 from lightning_distill.term_log import StepLog, scale_report
-from lightning_distill.terms import TASK, UNIMODAL, WeightedTerms, nothing, own_terms, unimodal_loss
+from lightning_distill.terms import TASK, WeightedTerms, label_losses, nothing, own_terms
 
 
 class DistillationModule(TaughtModule):
@@ -186,14 +186,7 @@ class DistillationModule(TaughtModule):
 
     def raw_terms(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """Each term's unweighted value, "task" first."""
-        return {**self.own_terms(student, batch), **self.terms.raw(student, teacher, batch)}
-
-    def own_terms(self, student: ModelOutput, batch: Batch) -> dict[str, Tensor]:
-        """Unweighted values of what is learned from labels, "task" first."""
-        terms = {TASK: self.task.loss(student.logits, batch["target"], batch.get("weight"))}
-        if student.unimodal:
-            terms[UNIMODAL] = unimodal_loss(self.task, student, batch)
-        return terms
+        return {**label_losses(self.task, student, batch), **self.terms.raw(student, teacher, batch)}
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of raw terms, with the weights of this moment of training."""

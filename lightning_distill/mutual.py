@@ -23,7 +23,7 @@ from lightning_distill.stage_metrics import StageMetrics
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Task
 from lightning_distill.term_log import scale_report
-from lightning_distill.terms import WeightedTerms, own_terms
+from lightning_distill.terms import WeightedTerms, label_losses, own_terms
 
 
 class MutualDistillationModule(DistillationModule):
@@ -160,7 +160,7 @@ class MutualDistillationModule(DistillationModule):
         fixed = {name: _detached(answer) for name, answer in answers.items()}
         terms: dict[str, Tensor] = {}
         for name, answer in answers.items():
-            terms |= {f"{name}/{n}": value for n, value in self.own_terms(answer, batch).items()}
+            terms |= {f"{name}/{n}": value for n, value in label_losses(self.task, answer, batch).items()}
             against = [self.terms.raw(answer, fixed[other], batch) for other in fixed if other != name]
             for term in against[0]:
                 terms[f"{name}/{term}"] = torch.stack([values[term] for values in against]).mean()

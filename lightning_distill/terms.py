@@ -40,6 +40,20 @@ def unimodal_loss(task: Task, output: ModelOutput, batch: Batch) -> Tensor:
     return torch.stack(found).mean()
 
 
+def label_losses(task: Task, output: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+    """Unweighted values of what is learned from labels, "task" first; 0-d each.
+
+    Args:
+        task: Its loss.
+        output: The student's.
+        batch: What was answered.
+    """
+    losses = {TASK: task.loss(output.logits, batch["target"], batch.get("weight"))}
+    if output.unimodal:
+        losses[UNIMODAL] = unimodal_loss(task, output, batch)
+    return losses
+
+
 class WeightedTerms(nn.Module):
     """Distillation terms with their weights.
 

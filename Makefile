@@ -14,8 +14,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/lightning-distill demo $(ARGS)
 
+# Two processes, a file of tests in one of them: nearly twice as fast on two threads.
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ for first, (name, data) in enumerate({"source": source, "target": target}.items(
     for digit in range(10):  # the rows take the classes in turn
         sound = spectrogram.collate([spectrogram.prepare(data.load("audio", digit))])
         axes[2 * first, digit].imshow(data.load("image", digit), cmap="gray_r")
-        axes[2 * first + 1, digit].imshow(np.squeeze(sound), aspect="auto", origin="lower")
+        axes[2 * first + 1, digit].imshow(np.squeeze(sound).T, aspect="auto", origin="lower")
     axes[2 * first, 0].set_ylabel(f"{name},\nimage")
     axes[2 * first + 1, 0].set_ylabel(f"{name},\naudio")
 for axis in axes.flat:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
@@ -15,6 +16,25 @@ from lightning_distill.data.sampling import BatchKey
 from lightning_distill.data.stream_dataset import StreamDataset, StreamEnd, StreamSampler
 from lightning_distill.errors import DistillError, WorkerError
 from lightning_distill.structures import Batch
+
+_LOOK: Final = 5.0
+"""Seconds between two looks at whether the workers live."""
+
+
+class _Looking(_MultiProcessingDataLoaderIter):
+    """Looks at the workers while it waits for them.
+
+    With a time-out, torch waits for all of it and trusts the signal of a child's death to interrupt it. In a
+    process of several threads the signal may go to another thread, and the death is told minutes later.
+    """
+
+    def _try_get_data(self, timeout: float = _LOOK) -> tuple[bool, Any]:
+        end = time.monotonic() + timeout
+        while True:
+            left = end - time.monotonic()
+            got: tuple[bool, Any] = super()._try_get_data(min(max(left, 0.0), _LOOK))
+            if got[0] or left <= _LOOK:
+                return got
 
 
 class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
@@ -54,6 +74,9 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
             lost = self._lost(error)
             self._stop_workers()
             raise lost from error
+
+    def _get_iterator(self) -> Any:
+        return _Looking(self) if self.num_workers else super()._get_iterator()
 
     def _stop_workers(self) -> None:
         # Now, while they listen: when the garbage collector does it, it waits 5 s for each.

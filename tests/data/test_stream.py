@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -275,6 +276,19 @@ def test_a_sample_its_processor_cannot_prepare_is_named() -> None:
 def test_a_worker_that_dies_is_told_with_what_it_read() -> None:
     with pytest.raises(WorkerError, match="worker 0: sample 5 of the stream"):
         batches(make_data(VectorStream(bad=33, fatal=True), num_workers=1), "val")
+
+
+def test_a_death_whose_signal_is_lost_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_distill.data.loader._LOOK", 0.5)
+    # As if it had gone to another thread: nothing interrupts the wait.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    begun = time.monotonic()
+    try:
+        with pytest.raises(WorkerError, match="worker 0: sample 5 of the stream"):
+            batches(make_data(VectorStream(bad=33, fatal=True), num_workers=1), "val")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize(

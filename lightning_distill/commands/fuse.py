@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from lightning_distill.commands.opening import data_and_task
+from lightning_distill.commands.opening import data_and_task, student_config
 from lightning_distill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
     """
     options = _parser().parse_args(list(argv))
-    config = _config(options.config)
+    config = {"model": {}, **student_config(options.config)}
 
     from rich.console import Console
 
@@ -96,25 +96,6 @@ def _add_means(group: argparse._ArgumentGroup) -> None:
     how = group.add_mutually_exclusive_group()
     how.add_argument("--geometric", action="store_true", help="geometric mean, not the arithmetic one")
     how.add_argument("--confident", type=float, metavar="TAU", help="surer teachers count more; nats: 0.5")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not config["data"]["class_path"]:
-            raise TypeError("no data")
-        config.setdefault("model", {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            where=path,
-            found=f"{type(error).__name__}: {error}",
-            expected="a config with data.class_path",
-            fix="name the config that trains the student",
-        ) from error
-    found: dict[str, Any] = config
-    return found
 
 
 def _targets(data: MultimodalDataModule) -> Sequence[str]:

@@ -91,21 +91,42 @@ def distillation_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read, or names no teacher or no data.
     """
+    fix = "name the config of a distillation, or a finished run with --run"
+    return _read(path, [("data", "class_path"), ("model", "init_args", "teacher")], fix)
+
+
+def student_config(path: Path) -> dict[str, Any]:
+    """A config of the user, with data.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigError: If it cannot be read, or names no data.
+    """
+    return _read(path, [("data", "class_path")], "name the config that trains the student")
+
+
+def _read(path: Path, keys: Sequence[tuple[str, ...]], fix: str) -> dict[str, Any]:
+    """A config in which these keys have a value."""
     import yaml
 
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not config["model"]["init_args"]["teacher"] or not config["data"]["class_path"]:
-            raise TypeError("no teacher")
+        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value: Any = config
+            for part in key:
+                value = value[part]
+            if not value:
+                raise TypeError(f"no {key[-1]}")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(
             where=path,
             found=f"{type(error).__name__}: {error}",
-            expected="a config with data.class_path and model.init_args.teacher",
-            fix="name the config of a distillation, or a finished run with --run",
+            expected=f"a config with {' and '.join('.'.join(key) for key in keys)}",
+            fix=fix,
         ) from error
-    found: dict[str, Any] = config
-    return found
+    return config
 
 
 def packages(value: Any) -> Iterator[str]:

@@ -97,4 +97,4 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 def _entropy(log_p: Tensor) -> Tensor:
     """Over the last dimension."""
-    return -(log_p.exp() * log_p).sum(dim=-1)
+    return -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)  # 0 * -inf is 0 here

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_distill.losses import entropy
 from lightning_distill.validators.base import Answers, TargetValidator
 
 
@@ -25,10 +26,7 @@ def negative_entropy(logits: Tensor) -> Tensor:
     >>> bool(negative_entropy(torch.tensor([[50.0, 0.0]])) > negative_entropy(torch.tensor([[0.0, 0.0]])))
     True
     """
-    if not len(logits):
-        return logits.sum()
-    p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-    return -torch.special.entr(p).sum(dim=1).mean()
+    return -entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
 
 class NegativeEntropy(TargetValidator):

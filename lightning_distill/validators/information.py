@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_distill.losses import information_maximisation
 from lightning_distill.validators.base import Answers, TargetValidator
 
 
@@ -27,10 +28,7 @@ def mutual_information(logits: Tensor) -> Tensor:
     >>> round(mutual_information(torch.cat([one, other])).item(), 4)  # log 2
     0.6931
     """
-    if not len(logits):
-        return logits.sum()
-    p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-    return torch.special.entr(p.mean(dim=0)).sum() - torch.special.entr(p).sum(dim=1).mean()
+    return -information_maximisation(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
 
 class MutualInformation(TargetValidator):

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test lint types bench bench-learning docs notebooks clean
+.PHONY: install demo test test-reliability test-nightly lint types bench bench-learning docs notebooks clean
 
 install: .venv/installed
 
@@ -17,6 +17,13 @@ demo: install
 # Two processes, a file of tests in one of them: nearly twice as fast on two threads.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-reliability: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/reliability $(ARGS)
+
+# The same tests with the long counts (tests/reliability/counts.py): about an hour.
+test-nightly: install
+	LIGHTNING_DISTILL_NIGHTLY=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3000 tests/reliability $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -9,7 +11,11 @@ from importlib import import_module
 from typing import Final
 
 from lightning_distill import __version__
-from lightning_distill.errors import ConfigError, DistillError, nearest, printable
+from lightning_distill.cli.allowed import take_allowed
+from lightning_distill.errors import ConfigError, DiskError, DistillError, nearest, printable
+from lightning_distill.secrets import redacted
+
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 _TRAINER: Final = {
     "fit": "train a teacher or distil a student",
@@ -63,6 +69,7 @@ _HELP: Final = "\n".join(
         "Any setting can follow, for example --trainer.max_epochs 5 --model.optimizer.lr 0.01.",
         "",
         "  --version   --debug (show where an error comes from)   COMMAND --help",
+        "  --allow PACKAGE (let configs name its classes too; they are imported and run)",
     ]
 )
 
@@ -79,8 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if argv is None:
+        # Until training takes over: 143 instead of a death that leaves folders half-made.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return _dispatch(words)
+        return _dispatch(take_allowed(words))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -88,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        print(f"error: {_paragraph(error, debug)}", file=sys.stderr)
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        error = _of_the_disk(error) or error
+        print(f"error: {redacted(_paragraph(error, debug))}", file=sys.stderr)
         return error.exit_code if isinstance(error, DistillError) else 1
 
 
@@ -119,6 +130,18 @@ def _dispatch(words: list[str]) -> int:
 
     run(command, words)
     return 0
+
+
+def _of_the_disk(error: Exception) -> DiskError | None:
+    """What the system says of a disk that refuses, as one of our errors."""
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    return DiskError(
+        where=error.filename or "writing a file",
+        found=error.strerror,
+        expected="a disk that takes what is written",
+        fix="make room, or name a folder on another disk",
+    )
 
 
 def _paragraph(error: Exception, debug: bool) -> str:

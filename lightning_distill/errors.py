@@ -130,6 +130,10 @@ class CheckpointError(DistillError):
     exit_code = 4
 
 
+class CacheError(CheckpointError):
+    """What is kept on disk between runs, such as a teacher's answers, is damaged or of another version."""
+
+
 class WorkerError(DistillError):
     """A process that loads data died, or has not answered for a long time."""
 
@@ -140,3 +144,15 @@ class NonFiniteError(DistillError):
     """A loss became NaN or infinite."""
 
     exit_code = 5
+
+
+class RankError(DistillError):
+    """Another process of a distributed run failed, or the processes do not see the same run."""
+
+    exit_code = 6
+
+
+class DiskError(DistillError):
+    """The disk refuses: it is full, read-only, or broken."""
+
+    exit_code = 28

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_distill.caching.answers import AnswerFormat
-from lightning_distill.errors import CheckpointError, ConfigError
+from lightning_distill.errors import CacheError, ConfigError
 from lightning_distill.storage import MISSING, Mended, RecordLayout, RecordStore, SegmentWriter, mend
 from lightning_distill.structures import ModelOutput
 
@@ -37,7 +37,7 @@ class AnswerCache:
         answers: What is kept of an answer.
 
     Raises:
-        CheckpointError: If what is there is damaged or of another version.
+        CacheError: If what is there is damaged or of another version.
     """
 
     def __init__(self, root: Path, depends_on: Mapping[str, Any], answers: AnswerFormat) -> None:
@@ -67,7 +67,7 @@ class AnswerCache:
                 raise ValueError("other content than was written")
             self._layout = RecordLayout.of_plain(told["record"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
+            raise CacheError(
                 where=path,
                 found=error,
                 expected="what a teacher's cache was made for",
@@ -82,7 +82,7 @@ class AnswerCache:
         """Look for what others have committed since.
 
         Raises:
-            CheckpointError: If it is damaged.
+            CacheError: If it is damaged.
         """
         if self._store is None:
             self._open()
@@ -96,7 +96,7 @@ class AnswerCache:
             remove: False only looks.
 
         Raises:
-            CheckpointError: If another process is mending.
+            CacheError: If another process is mending.
         """
         if self._layout is None:
             return Mended(0, (), 0)
@@ -118,7 +118,7 @@ class AnswerCache:
             places: As `locate` gave them, none negative.
 
         Raises:
-            CheckpointError: If one is not as it was written.
+            CacheError: If one is not as it was written.
         """
         assert self._store is not None
         return self._store.take(places)

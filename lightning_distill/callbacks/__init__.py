@@ -6,6 +6,8 @@ from lightning_distill.callbacks.clip_gradients import ClipGradients
 from lightning_distill.callbacks.configured import ConfiguredHyperparameters
 from lightning_distill.callbacks.distill import Distill
 from lightning_distill.callbacks.predictions import PredictionWriter
+from lightning_distill.callbacks.rank_watch import RankWatch
+from lightning_distill.callbacks.save_on_signal import SaveOnSignal
 from lightning_distill.callbacks.student_export import StudentExport
 from lightning_distill.callbacks.unfreezing import GradualUnfreezing
 
@@ -17,5 +19,7 @@ __all__ = [
     "Distill",
     "GradualUnfreezing",
     "PredictionWriter",
+    "RankWatch",
+    "SaveOnSignal",
     "StudentExport",
 ]

@@ -14,15 +14,20 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 
 from lightning_distill.callbacks import (
     BestCheckpoint,
     ConfiguredHyperparameters,
     PredictionWriter,
+    RankWatch,
+    SaveOnSignal,
     StudentExport,
 )
+from lightning_distill.checkpoints import VerifiedCheckpointIO
 from lightning_distill.cli import names
+from lightning_distill.cli.allowed import restrict_imports
 from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, sync_line
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.run_folder import RunFolder, differences
@@ -34,7 +39,7 @@ from lightning_distill.quiet import silence_tips
 from lightning_distill.teachers import CachedTeacher
 
 _MONITOR = {"monitor": "val/accuracy", "mode": "max"}
-_NOT_KEPT = ("run", "resume", "overwrite", "output", "ckpt_path")
+_NOT_KEPT = ("run", "resume", "overwrite", "force", "output", "ckpt_path")
 """Options that say where to run, and have no place in the config of a run."""
 
 
@@ -49,8 +54,11 @@ class DistillationCLI(LightningCLI):
     def __init__(self, command: str, words: Sequence[str]) -> None:
         names.import_shelves()
         silence_tips()
+        restrict_imports()
         self.command, self.words = command, list(words)
         self.folder: RunFolder | None = None
+        self._signals: SaveOnSignal | None = None
+        self._ranks: RankWatch | None = None
         quietly = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             DistillationModule,
@@ -78,11 +86,15 @@ class DistillationCLI(LightningCLI):
         about = "Keep the teacher's answers on disk, see CachedTeacher; repair: check them all first."
         parser.add_argument("--cache", type=Literal["auto", "repair"] | None, default=None, help=about)
         if self.command == "fit":
-            about = "Go on from the last checkpoint of --run."
-            parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=about)
-            parser.add_argument(
-                "--overwrite", type=bool, default=False, nargs="?", const=True, help="Replace --run."
+            about = (
+                "Go on from the newest good checkpoint of --run; with --config, start it where there is none."
             )
+            parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=about)
+            for name, about in (
+                ("--overwrite", "Replace --run."),
+                ("--force", "Go on although data, batches or processes are not those of the checkpoint."),
+            ):
+                parser.add_argument(name, type=bool, default=False, nargs="?", const=True, help=about)
         if self.command == "predict":
             about = "Parquet file to write; default: predictions.parquet in the run folder."
             parser.add_argument("--output", type=Path | None, default=None, help=about)
@@ -177,6 +189,10 @@ class DistillationCLI(LightningCLI):
             kwargs.setdefault("enable_checkpointing", False)
         if self.command == "predict":
             callbacks.append(self._predictions)
+        plugins = given.trainer.plugins or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, VerifiedCheckpointIO()]
         if self.folder is not None:
             kwargs.setdefault("default_root_dir", given.trainer.default_root_dir or str(self.folder.path))
         return super().instantiate_trainer(callbacks=callbacks, logger=loggers, **kwargs)
@@ -184,7 +200,8 @@ class DistillationCLI(LightningCLI):
     def _fit_callbacks(
         self, given: Namespace, folder: RunFolder, own: list[Callback], loggers: list[Logger]
     ) -> list[Callback]:
-        added: list[Callback] = [ConfiguredHyperparameters()]
+        self._signals, self._ranks = SaveOnSignal(folder.checkpoints), RankWatch({"config": self.config_text})
+        added: list[Callback] = [ConfiguredHyperparameters(), self._signals, self._ranks]
         added.append(RunRecord(folder, self.config_text, self.words, loggers))
         if not any(isinstance(callback, EarlyStopping) for callback in own):
             added.append(given.early_stopping)
@@ -231,10 +248,22 @@ class DistillationCLI(LightningCLI):
                 # Only the first process has a run to tell of; the others' is a dummy.
                 mine = loggers if self.trainer.is_global_zero else []
                 lines = [line for logger in mine if (line := sync_line(logger))]
+            except SystemExit as stop:
+                # Lightning ends with 1 after SIGINT, and with 0 after SIGTERM.
+                raise SystemExit(self._exit_code or stop.code) from None
+            except Exception as error:
+                failure = None if self._ranks is None else self._ranks.failure()
+                if failure is None:
+                    raise
+                raise failure from error
             finally:
                 finish_wandb(loggers)
         if self.trainer.is_global_zero:
             self._say_result(lines)
+
+    @property
+    def _exit_code(self) -> int:
+        return 0 if self._signals is None else self._signals.exit_code
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Write predictions."""

@@ -43,7 +43,7 @@ _KEYS: Final = (
     "weights_only",
 )
 _MORE: Final = {
-    "fit": ("overwrite", "resume"),
+    "fit": ("force", "overwrite", "resume"),
     "validate": ("verbose",),
     "test": ("verbose",),
     "predict": ("output", "return_predictions"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_distill.errors import CheckpointError
+from lightning_distill.errors import CacheError
 from lightning_distill.storage.segment import Damage, Segment
 from lightning_distill.storage.writer import SegmentWriter
 
@@ -42,7 +42,7 @@ def mend(folder: Path, space: int, record: int, remove: bool = True) -> Mended:
         remove: Whether to take the damage out, or only to look for it.
 
     Raises:
-        CheckpointError: If another process is mending, or a segment is of a newer version.
+        CacheError: If another process is mending, or a segment is of a newer version.
         OSError: If the disk refuses.
     """
     checked, skipped, damage = 0, 0, list[str]()
@@ -63,7 +63,7 @@ def mend(folder: Path, space: int, record: int, remove: bool = True) -> Mended:
 def _mend_one(index: Path, space: int, record: int, remove: bool) -> tuple[list[str], int]:
     try:
         segment = Segment(index, space, record, lenient=True)
-    except CheckpointError as error:
+    except CacheError as error:
         if error.expected.startswith(("format", "little")):
             raise
         if remove:
@@ -94,7 +94,7 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise CheckpointError(
+            raise CacheError(
                 where=folder,
                 found=f"another process that mends it: {file.read().strip() or 'unknown'}",
                 expected="one at a time",

@@ -21,7 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_distill.errors import CheckpointError
+from lightning_distill.errors import CacheError
 
 FORMAT: Final = 1
 """Version of the two files."""
@@ -111,11 +111,11 @@ class Damage:
     keys: NDArray[np.uint64]
     found: str
 
-    def error(self) -> CheckpointError:
+    def error(self) -> CacheError:
         """Says which file, block and records."""
         keys = ", ".join(f"{key:016x}" for key in self.keys[:4].tolist())
         more = f" and {len(self.keys) - 4} more" if len(self.keys) > 4 else ""
-        return CheckpointError(
+        return CacheError(
             where=f"{self.path}, block {self.number}",
             found=self.found + (f"; it holds the records {keys}{more}" if keys else ""),
             expected="what was written there",
@@ -138,7 +138,7 @@ class Segment:
         size: Bytes of the index when it was opened.
 
     Raises:
-        CheckpointError: If a file is damaged, cut short, or of another version.
+        CacheError: If a file is damaged, cut short, or of another version.
         OSError: If a file cannot be read.
     """
 
@@ -231,7 +231,7 @@ class Segment:
             uint8 "batch record".
 
         Raises:
-            CheckpointError: If a block is not as it was written.
+            CacheError: If a block is not as it was written.
         """
         if not self._all_verified:
             self._verify(np.unique(rows // self.rows_a_block))
@@ -266,8 +266,8 @@ class Segment:
 _NO_KEYS: Final = np.empty(0, np.uint64)
 
 
-def _other_version(where: Path, found: str, expected: str) -> CheckpointError:
-    return CheckpointError(
+def _other_version(where: Path, found: str, expected: str) -> CacheError:
+    return CacheError(
         where=where,
         found=found,
         expected=expected,

@@ -27,7 +27,7 @@ class RecordStore:
         record: Bytes of a record.
 
     Raises:
-        CheckpointError: If a segment is damaged or of another version.
+        CacheError: If a segment is damaged or of another version.
     """
 
     def __init__(self, folder: Path, space: int, record: int) -> None:
@@ -39,7 +39,7 @@ class RecordStore:
         """Look for what writers have committed since.
 
         Raises:
-            CheckpointError: If a segment is damaged or of another version.
+            CacheError: If a segment is damaged or of another version.
         """
         for index in sorted(self.folder.glob("*.index")):
             try:
@@ -103,7 +103,7 @@ class RecordStore:
             uint8 "batch record".
 
         Raises:
-            CheckpointError: If one is not as it was written.
+            CacheError: If one is not as it was written.
         """
         if self._only is not None:
             return self._only.take(places)

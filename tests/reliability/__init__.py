@@ -1,0 +1,1 @@
+"""Faults and bad input: what must happen, row by row of the fault matrix."""

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-reliability test-nightly lint types bench bench-learning docs notebooks clean
+.PHONY: install demo test test-reliability test-nightly mutation lint types bench bench-learning docs notebooks clean
 
 install: .venv/installed
 
@@ -24,6 +24,10 @@ test-reliability: install
 # The same tests with the long counts (tests/reliability/counts.py): about an hour.
 test-nightly: install
 	LIGHTNING_DISTILL_NIGHTLY=1 $(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3000 tests/reliability $(ARGS)
+
+mutation: install
+	$(BIN)/python -m pip install --quiet --editable ".[mutation]"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutation.py --out benchmarks/results/mutation.json
 
 lint: install
 	$(BIN)/ruff check .

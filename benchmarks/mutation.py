@@ -4,7 +4,7 @@
 
 A mutant is the code with one operator, number, condition or the like changed by cosmic-ray. It is killed if a
 test fails or takes far longer than before, else it survives. Places are drawn first, then one of the changes
-that can be made there; those that differ in annotations only are left out. For each file, those test files are
+that can be made there; what differs in annotations only is left out. For each file, those test files are
 run that name something the file defines, first those that name most. Each mutant gets a process with torch
 already imported and a copy of the tree of its own. What survives is listed with its line, so that a test can
 be written for it, or seen that nothing could tell it.

@@ -8,12 +8,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 from lightning_distill import __version__
+from lightning_distill.allowed import kept
 from lightning_distill.cli.allowed import take_allowed
 from lightning_distill.errors import ConfigError, DiskError, DistillError, nearest, printable
-from lightning_distill.secrets import redacted
 
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
@@ -90,17 +91,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Until training takes over: 143 instead of a death that leaves folders half-made.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        return _dispatch(take_allowed(words))
+        with kept():
+            return _dispatch(take_allowed(words))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        from lightning_distill.cli.told import without_secrets
+
         if debug:
-            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
-        error = _of_the_disk(error) or error
-        print(f"error: {redacted(_paragraph(error, debug))}", file=sys.stderr)
+            print(without_secrets(traceback.format_exc(), words), end="", file=sys.stderr)
+        error = _of_lightning(error) or _of_the_disk(error) or error
+        print(f"error: {_paragraph(error, debug, words)}", file=sys.stderr)
         return error.exit_code if isinstance(error, DistillError) else 1
 
 
@@ -132,22 +136,41 @@ def _dispatch(words: list[str]) -> int:
     return 0
 
 
+def _of_lightning(error: Exception) -> ConfigError | None:
+    """What Lightning says of settings that it does not take, as one of our errors."""
+    if type(error).__name__ != "MisconfigurationException":
+        return None
+    return ConfigError(
+        where="trainer",
+        found=" ".join(str(error).split()),
+        expected="settings that Lightning accepts",
+        fix="correct the setting that the message names",
+    )
+
+
 def _of_the_disk(error: Exception) -> DiskError | None:
     """What the system says of a disk that refuses, as one of our errors."""
     if not isinstance(error, OSError) or error.errno not in _DISK:
         return None
+    if error.filename:
+        from lightning_distill.disk import disk_error
+
+        return disk_error(Path(str(error.filename)), error)
     return DiskError(
-        where=error.filename or "writing a file",
+        where="writing a file",
         found=error.strerror,
         expected="a disk that takes what is written",
         fix="make room, or name a folder on another disk",
     )
 
 
-def _paragraph(error: Exception, debug: bool) -> str:
+def _paragraph(error: Exception, debug: bool, words: Sequence[str]) -> str:
+    from lightning_distill.cli.told import without_secrets
+
     if isinstance(error, DistillError):
-        return str(error)
-    text = " ".join(printable(" ".join(str(error).split()), 600).split())
+        return without_secrets(str(error), words)
+    # Before it is cut short: half of a secret would not be found.
+    text = printable(" ".join(without_secrets(str(error), words).split()), 600)
     return f"{type(error).__name__}: {text}" + ("" if debug else " (--debug shows where)")
 
 

@@ -25,6 +25,8 @@ from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
 from lightning_distill.teachers import ClassesByName, Teacher
+from lightning_distill.teachers.guard import nothing_shared as nothing_shared
+from lightning_distill.teachers.guard import nothing_stepped as nothing_stepped
 from lightning_distill.terms import TASK, UNIMODAL
 
 if TYPE_CHECKING:
@@ -199,20 +201,6 @@ def all_can_be_read(batch: Batch, readers: Mapping[str, Sequence[str]]) -> None:
                 expected="at least one in each sample",
                 fix=f"leave those samples out, or give the {who} an encoder for what they have",
             )
-
-
-def nothing_shared(module: nn.Module, teacher: Teacher) -> None:
-    """No tensor of the teacher may be trained, saved or clipped with the student."""
-    theirs = {t.data_ptr() for t in teacher.tensors() if t.numel()}
-    ours = [*module.named_parameters(), *module.named_buffers()]
-    shared = [name for name, t in ours if t.numel() and t.data_ptr() in theirs]
-    if shared:
-        raise TeacherError(
-            where="teacher and student",
-            found=f"{len(shared)} shared tensors, such as {shared[0]!r}",
-            expected="two models with their own weights",
-            fix="give the teacher a copy: FrozenTeacher(copy.deepcopy(model))",
-        )
 
 
 def one_balancer(of_terms: object, of_gradients: object) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
-from lightning_distill.clipping import ClipRule, RaiseNonFinite
+from lightning_distill.clipping import ClipRule, NonFiniteGuard, RaiseNonFinite
 from lightning_distill.errors import ConfigError
 from lightning_distill.gradients import Gradients, gradients_of
 from lightning_distill.telemetry import ClipWatch, GradientTelemetry
@@ -38,8 +40,12 @@ class GradientClipper:
 
     def __init__(self, rule: ClipRule | None) -> None:
         self.rule = rule
-        parts = () if rule is None else rule.modules()
+        parts = [] if rule is None else list(rule.modules())
         self._raising = [part for part in parts if isinstance(part, RaiseNonFinite)]
+        self.guarded = any(isinstance(part, NonFiniteGuard) for part in parts)
+        """Whether the rule looks by itself at what is not finite."""
+        self.overflow: Tensor | None = None
+        """What the loss scaler has found in this step, above 0 where gradients overflow; None without one."""
         self._names: dict[int, str] = {}
         self._telemetry = GradientTelemetry()
         self._watch = ClipWatch()
@@ -63,18 +69,31 @@ class GradientClipper:
         self._split = split_group(trainer.strategy.model or module)
         self._names = {id(p): _WRAPPERS.sub("", name) for name, p in module.named_parameters()}
 
-    def gradients(self, trainer: Trainer, optimizer: Optimizer) -> Gradients | None:
+    def gradients(self, trainer: Trainer, optimizer: Optimizer, edited: bool = True) -> Gradients | None:
         """What there is to edit, unscaled; None where there is no gradient, or the scaler skips the step.
 
         Args:
             trainer: In a step, after the last backward.
             optimizer: About to step.
+            edited: Somebody edits them, so that all must be dense and real; else they are only looked at.
         """
+        self.overflow = None
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         named = [(self._names.get(id(p), f"adaptor.{i}"), p) for i, p in enumerate(parameters)]
         if all(p.grad is None for p in parameters) or self._overflown(trainer, optimizer):
             return None
-        return gradients_of(named, trainer.global_step, trainer.current_epoch, split_over=self._split)
+        at = (trainer.global_step, trainer.current_epoch)
+        odd = [] if edited else [(name, p) for name, p in named if p.grad is not None and _is_odd(p.grad)]
+        if not odd:
+            return gradients_of(named, *at, split_over=self._split)
+        plain = [(name, p) for name, p in named if p.grad is None or not _is_odd(p.grad)]
+        found = gradients_of(plain, *at, split_over=self._split)
+        return replace(
+            found,
+            names=(*found.names, *(name for name, _ in odd)),
+            parameters=(*found.parameters, *(p for _, p in odd)),
+            local=(*found.local, *(_entries(p.grad) for _, p in odd)),
+        )
 
     def _overflown(self, trainer: Trainer, optimizer: Optimizer) -> bool:
         """Unscale where Lightning has not; whether the scaler has found an overflow and will skip the step.
@@ -88,6 +107,8 @@ class GradientClipper:
         if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.READY:
             scaler.unscale_(optimizer)
         found = list(scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values())
+        if found:
+            self.overflow = torch.stack([flag.to(found[0].device).reshape(()) for flag in found]).amax()
         unasked = _fused(optimizer) and not self._raising
         if unasked and any(flag.device.type != "cpu" for flag in found):
             return False
@@ -114,7 +135,8 @@ class GradientClipper:
         report = self.rule.clip_gradients(gradients)
         values = dict(report.values)
         if report.skip is not None and scaler_of(trainer) is None:  # a scaler leaves out such steps itself
-            _hold(optimizer, report.skip, trainer.global_step)
+            if hold(optimizer, report.skip):
+                rank_zero_warn(f"step {trainer.global_step} is skipped: its gradients are not finite")
             self._skipped = report.skip.float() + self._skipped
             values["skipped_steps"] = self._skipped
         if not measure:
@@ -151,6 +173,33 @@ def refuse_to_be_ignored(trainer: Trainer) -> None:
     refuse_deepspeed(trainer, "clip rule")
 
 
+def refuse_two_guards(skip: int, rule: ClipRule | None) -> None:
+    """Refuse to let both the module and its rule decide which steps are left out.
+
+    Args:
+        skip: How many steps the module may leave out.
+        rule: What clips.
+
+    Raises:
+        ConfigError: With the way out; also if the number is below 0.
+    """
+    if skip < 0:
+        raise ConfigError(
+            where="model.skip_non_finite",
+            found=skip,
+            expected="a number of optimizer steps, 0 or more",
+            fix="0 stops at the first step that is not finite, 10 leaves out up to ten in a row",
+        )
+    guards = [] if rule is None else [m for m in rule.modules() if isinstance(m, NonFiniteGuard)]
+    if skip and guards:
+        raise ConfigError(
+            where="model.skip_non_finite",
+            found=f"{skip} beside the clip rule {type(guards[0]).__name__}",
+            expected="one of the two to decide which steps are left out",
+            fix=f"take the {type(guards[0]).__name__} from around the rule, or set skip_non_finite: 0",
+        )
+
+
 def refuse_deepspeed(trainer: Trainer, where: str) -> None:
     """Refuse the strategy that lets nobody at its gradients.
 
@@ -175,19 +224,40 @@ def scaler_of(trainer: Trainer) -> Any:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
+def _is_odd(grad: Tensor) -> bool:
+    return grad.layout is not torch.strided or grad.is_complex()
+
+
+def _entries(grad: Any) -> Tensor:
+    """What is stored of a sparse or complex gradient, as real numbers."""
+    if grad.layout is not torch.strided:
+        grad = (grad.coalesce() if grad.layout is torch.sparse_coo else grad).values()
+    return torch.view_as_real(grad) if grad.is_complex() else grad
+
+
 def _fused(optimizer: Optimizer) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-def _hold(optimizer: Optimizer, skip: Tensor, step: int) -> None:
-    """Keep the optimizer from stepping, without waiting where it can read a flag on the device."""
+def hold(optimizer: Optimizer, skip: Tensor) -> bool:
+    """Keep the optimizer from stepping, without waiting where it can read a flag on the device.
+
+    Args:
+        optimizer: About to step, without a loss scaler.
+        skip: bool 0-d.
+
+    Returns:
+        Whether it is known to be kept.
+    """
     if skip.device.type != "cpu" and _fused(optimizer):
         optimizer.grad_scale, optimizer.found_inf = None, skip.float()  # type: ignore[attr-defined]
-    elif bool(skip):
-        rank_zero_warn(f"step {step} is skipped: its gradients are not finite")
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
+        return False
+    if not skip:
+        return False
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+    return True
 
 
 def split_group(model: nn.Module) -> Any:

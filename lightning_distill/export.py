@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import jsonargparse
-import safetensors.torch
+import safetensors
 from torch import Tensor
 
 from lightning_distill import __version__
+from lightning_distill.allowed import only, refusal
+from lightning_distill.disk import refusals_named
 from lightning_distill.errors import CheckpointError, ConfigError
 from lightning_distill.model import MultimodalModel
+from lightning_distill.seal import CHECK, FILES, differing, is_whole, sealed
+from lightning_distill.student_weights import read_weights, write_weights
+from lightning_distill.trust import check_depth, check_trusted
+from lightning_distill.whole_folder import standing, whole_folder
 
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
 TRUSTED: Final = ("lightning_distill", "torch.nn")
 """Packages whose classes a saved model may name."""
 
+_KEYS: Final = frozenset({"lightning_distill", "classes", "preprocessing", "fused", "model", FILES, CHECK})
+_MAX_CONFIG = 4_000_000
+"""Bytes of a config.json that are read."""
 _HERE = "{folder}"
 """Stands in config.json for the folder it lies in."""
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _LOADER = f"{__name__}.load_student"
 
 
@@ -41,7 +44,7 @@ def save_student(
     """Write `model.safetensors` and `config.json`, all or nothing; an older student is replaced.
 
     Encoders that were made from pretrained files keep their architecture in the folder, so that loading
-    needs no such files and no network.
+    needs no such files and no network. config.json holds a checksum of each file and one of itself.
 
     Args:
         model: What to save.
@@ -50,14 +53,12 @@ def save_student(
         weights: Its state dict, where the model itself is split over processes; None takes the model's.
 
     Raises:
-        ConfigError: If `config` does not describe the model.
+        ConfigError: If `config` does not describe the model, or `folder` holds something else than a student.
+        DiskError: If the disk refuses; what was there before is as it was.
     """
-    folder = Path(folder).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    folder = Path(folder).resolve()
+    check_replaceable(folder)
+    with whole_folder(folder) as partial, refusals_named(folder):
         content = {
             "lightning_distill": __version__,
             "classes": None if model.classes is None else list(model.classes),
@@ -65,30 +66,28 @@ def save_student(
             "fused": list(model.fusion.modalities),
             "model": _portable(model, dict(config), partial),
         }
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if weights is None:
-            safetensors.torch.save_model(model, str(partial / WEIGHTS))
-        else:
-            safetensors.torch.save_file(_each_once(model, weights), partial / WEIGHTS, {"format": "pt"})
+        write_weights(model, model.state_dict() if weights is None else weights, partial / WEIGHTS)
+        (partial / CONFIG).write_text(json.dumps(sealed(content, partial), indent=2) + "\n", encoding="utf-8")
         shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # safetensors lets nobody else read it
-        _replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _each_once(model: MultimodalModel, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the second name of a parameter that two modules share; loading ties them again."""
-    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
-    return {name: weights[name].contiguous() for name in names if name in weights}
+def check_replaceable(folder: Path) -> None:
+    """What `save_student` may replace: nothing, an empty folder, or a student.
 
-
-def _replace(new: Path, target: Path) -> None:
-    """Rename `new` to `target`; a folder that is in the way goes only once the new one stands."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    Raises:
+        ConfigError: If something else is there.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    config = folder / CONFIG
+    if config.is_file() and b'"lightning_distill"' in config.read_bytes():
+        return
+    raise ConfigError(
+        where=folder,
+        found="a folder that holds something else" if folder.is_dir() else "a file",
+        expected="a new folder, or one with a student of before",
+        fix="name another folder, or remove what is there",
+    )
 
 
 def _portable(model: MultimodalModel, config: dict[str, Any], folder: Path) -> Any:
@@ -125,9 +124,13 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is missing or not such a file.
     """
-    path = Path(folder, CONFIG)
+    folder = standing(Path(folder).absolute())
+    path = folder / CONFIG
     try:
+        if path.stat().st_size > _MAX_CONFIG:
+            raise ValueError(f"more than {_MAX_CONFIG:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
+        check_depth(content)
         if not isinstance(content["model"]["class_path"], str) or "classes" not in content:
             raise KeyError("model")
         settings = content.get("preprocessing") or {}  # older files have none
@@ -135,9 +138,23 @@ def read_config(folder: Path | str) -> dict[str, Any]:
             raise TypeError("preprocessing")
     except OSError as error:
         raise _unreadable(path, "no such file" if isinstance(error, FileNotFoundError) else error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(path, f"not the description of a saved model ({error!r})") from error
-    return {**content, "model": _swap(content["model"], _HERE, str(Path(folder).absolute()))}
+    if strange := set(content) - _KEYS:
+        raise _unreadable(path, f"{sorted(strange)}, which this version does not know, or damage")
+    if not is_whole(content):
+        raise _damaged(path, "other content than was written")
+    return {**content, "model": _swap(content["model"], _HERE, str(folder))}
+
+
+def _damaged(path: Path, found: str, expected: str = "what `save_student` wrote") -> CheckpointError:
+    return CheckpointError(
+        where=path,
+        found=found,
+        expected=expected,
+        fix=f"save it again, or take a copy; if you changed it yourself, remove `{CHECK}` (and, for another "
+        f"file, `{FILES}`) from {CONFIG}",
+    )
 
 
 def _unreadable(path: Path, found: object) -> CheckpointError:
@@ -162,26 +179,41 @@ def load_student(folder: Path, packages: Sequence[str] = ()) -> MultimodalModel:
     Raises:
         CheckpointError: If a file is missing or damaged, names another package, or does not fit.
     """
-    folder = Path(folder)
-    content = read_config(folder)
-    _check_trusted(content["model"], (*TRUSTED, *packages), folder / CONFIG)
-    if not (folder / WEIGHTS).is_file():
-        raise _unreadable(folder / WEIGHTS, "no such file")
-    model = _instantiate(content["model"], folder / CONFIG)
+    content, folder = read_config(folder), standing(Path(folder))
+    # The parser also refuses what stands in a file that is named, or comes out of a text.
+    with only((*TRUSTED, *packages)) as names:
+        check_trusted(content["model"], names, folder / CONFIG)
+        if not (folder / WEIGHTS).is_file():
+            raise _unreadable(folder / WEIGHTS, "no such file")
+        _check_files(content, folder)
+        model = _instantiate(content["model"], folder / CONFIG)
     _check_order(content, model, folder / CONFIG)
-    try:
-        missing, unexpected = safetensors.torch.load_model(model, folder / WEIGHTS, strict=False)
-    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-        raise _unreadable(folder / WEIGHTS, f"weights that do not fit ({error})") from error
-    if missing or unexpected:
-        raise _unreadable(
-            folder / WEIGHTS,
-            f"{len(missing)} missing weights {sorted(missing)[:3]}, "
-            f"{len(unexpected)} unknown ones {sorted(unexpected)[:3]}",
-        )
+    _load_weights(model, folder / WEIGHTS)
     model.classes = None if content["classes"] is None else tuple(content["classes"])
     model.preprocessing = content.get("preprocessing")
     return model.eval()
+
+
+def _check_files(content: Mapping[str, Any], folder: Path) -> None:
+    try:
+        other = differing(content, folder)
+    except (OSError, AttributeError, TypeError) as error:
+        raise _unreadable(folder, error) from error
+    if other is not None:
+        name, found, expected = other
+        raise _damaged(folder / name, found, expected)
+
+
+def _load_weights(model: MultimodalModel, path: Path) -> None:
+    try:
+        missing, unknown = read_weights(model, path)
+    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+        raise _unreadable(path, f"weights that do not fit ({error})") from error
+    if missing or unknown:
+        raise _unreadable(
+            path,
+            f"{len(missing)} missing weights {missing[:3]}, {len(unknown)} unknown ones {unknown[:3]}",
+        )
 
 
 def _instantiate(spec: dict[str, Any], path: Path) -> MultimodalModel:
@@ -190,10 +222,12 @@ def _instantiate(spec: dict[str, Any], path: Path) -> MultimodalModel:
     try:
         model = parser.instantiate(parser.parse_object({"model": spec})).model
     except (jsonargparse.ArgumentError, TypeError, ValueError, ConfigError) as error:
+        refused = refusal(error, path)
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise _unreadable(path, f"a model that cannot be made ({cause})") from error
+        found = f"a model that cannot be made ({cause})" if refused is None else refused.found
+        raise _unreadable(path, found) from error
     if not isinstance(model, MultimodalModel):
         raise _unreadable(path, f"a {type(model).__name__}")
     return model
@@ -210,43 +244,3 @@ def _check_order(content: Mapping[str, Any], model: MultimodalModel, path: Path)
             expected=f"the alphabetical order, {', '.join(order)}, which heads have kept since then",
             fix="train it again: fit with its config",
         )
-
-
-def _check_trusted(value: Any, packages: Sequence[str], path: Path, key: str = "") -> None:
-    """Refuse import paths outside `packages`, wherever they stand: a plain string may name a callable."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            _check_trusted(item, packages, path, name)
-    elif isinstance(value, list):
-        for item in value:
-            _check_trusted(item, packages, path)
-    elif isinstance(value, str) and (key == "class_path" or _could_be_imported(value)):
-        home = _home(value, packages)
-        if not (_inside(value, packages) and _inside(home, packages)):
-            raise CheckpointError(
-                where=f"{path}, {key}",
-                found=f"{value!r}" + ("" if home == value else f", which is {home or 'not to be found'!r}"),
-                expected=f"classes of {', '.join(packages)} only",
-                fix=f"if you trust it, call load_student(folder, packages=[{value.split('.')[0]!r}])",
-            )
-
-
-def _could_be_imported(value: str) -> bool:
-    top = value.split(".")[0]
-    return bool(_DOTTED.fullmatch(value)) and (top in sys.modules or find_spec(top) is not None)
-
-
-def _inside(name: str, packages: Sequence[str]) -> bool:
-    return any(name.startswith(p + ".") for p in packages)
-
-
-def _home(dotted: str, packages: Sequence[str]) -> str:
-    """Where an object really comes from, since any module also offers what it has imported."""
-    if not _inside(dotted, packages):
-        return dotted  # nothing is imported before it is trusted
-    module, _, name = dotted.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError):
-        return ""
-    return f"{getattr(found, '__module__', module)}.{getattr(found, '__qualname__', name)}"

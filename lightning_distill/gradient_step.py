@@ -1,4 +1,4 @@
-"""What happens between the loss and the optimizer's step: balancing, then clipping."""
+"""What happens between the loss and the optimizer's step: a look at the gradients, balancing, clipping."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_distill.clipper import GradientClipper, refuse_deepspeed, scaler_of
+from lightning_distill.clipper import GradientClipper, hold, refuse_deepspeed, scaler_of
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import BoundaryClip
+from lightning_distill.finite import FiniteCheck
 from lightning_distill.gradient_balancing import GradientBalancer, StudentView
 from lightning_distill.gradients import Gradients
 from lightning_distill.model import MultimodalModel
@@ -135,24 +136,54 @@ class GradientStep:
                 if grad is not None:
                     kept[id(parameter)] = kept[id(parameter)] + grad if id(parameter) in kept else grad
 
-    def act(self, trainer: Trainer, optimizer: Optimizer, measure: bool) -> dict[str, Tensor]:
-        """Balance, then clip.
+    def act(
+        self, trainer: Trainer, optimizer: Optimizer, measure: bool, check: FiniteCheck
+    ) -> dict[str, Tensor]:
+        """See that the gradients are finite, balance, then clip.
 
         Args:
             trainer: In its hook, after the last backward.
             optimizer: About to step.
             measure: Also measure what the rule does, and tell what backward clips did.
+            check: Looks first, unless rule or loss scaler do.
 
         Returns:
             Name -> 0-d tensor to log.
+
+        Raises:
+            NonFiniteError: If gradients are not finite.
         """
         told = self._boundary_shares(trainer, optimizer) if measure else {}
-        if self._clipper.rule is None and self._balancer is None:
-            return told
-        gradients = self._clipper.gradients(trainer, optimizer)
+        edited = self._clipper.rule is not None or self._balancer is not None
+        gradients = self._clipper.gradients(trainer, optimizer, edited)
         by_term, self._by_term = self._by_term, {}
-        if gradients is None:
-            return told
+        left_out = self._looked_at(gradients, trainer, check)
+        if gradients is not None and (check.deferred or left_out is None or not left_out):
+            told |= self._edit(trainer, optimizer, gradients, by_term, measure)
+        check.end_step(left_out)
+        if left_out is not None and check.skip and self._clipper.overflow is None:
+            hold(optimizer, left_out)
+        if measure and (check.skip or self._clipper.overflow is not None):
+            told["train/skipped_steps"] = check.left_out
+        return told
+
+    def _looked_at(self, gradients: Gradients | None, trainer: Trainer, check: FiniteCheck) -> Tensor | None:
+        """Whether the step is to be left out; None where the rule decides, or there is nothing to look at."""
+        if self._clipper.overflow is not None:
+            return check.overflow(self._clipper.overflow, trainer)
+        if gradients is None or self._clipper.guarded:
+            return None
+        return check.gradients(gradients)
+
+    def _edit(
+        self,
+        trainer: Trainer,
+        optimizer: Optimizer,
+        gradients: Gradients,
+        by_term: Mapping[str, Mapping[int, Tensor]],
+        measure: bool,
+    ) -> dict[str, Tensor]:
+        told: dict[str, Tensor] = {}
         if self._balancer is not None:
             with torch.no_grad():
                 found = self._balancer.balance(gradients, self._beside(gradients, by_term))

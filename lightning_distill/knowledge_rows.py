@@ -87,13 +87,13 @@ class RowWriter:
         np.save(self._folder / f"{IDS}.npy", ordered.astype(np.int64))
         for name, shape in self._shapes.items():
             raw: Array = np.memmap(self._raw(name), self._dtype, "r", shape=(len(ids), *shape))
-            out = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                self._folder / f"{name}.npy", "w+", self._dtype, (len(order), *shape)
-            )
-            for at in range(0, len(order), ROWS):
-                out[at : at + ROWS] = raw[order[at : at + ROWS]]
-            out.flush()
-            del out, raw
+            # Written, not mapped: a full disk would end a process that writes through a map.
+            with (self._folder / f"{name}.npy").open("wb") as file:
+                header = {"descr": self._dtype.str, "fortran_order": False, "shape": (len(order), *shape)}
+                np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+                for at in range(0, len(order), ROWS):
+                    file.write(np.ascontiguousarray(raw[order[at : at + ROWS]]).data)
+            del raw
             self._raw(name).unlink()
         return {name: _entry(self._folder, name) for name in (IDS, *self._shapes)}
 

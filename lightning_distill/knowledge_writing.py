@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_distill import __version__
+from lightning_distill.disk import refusals_named
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.knowledge import CONFIG, FORMAT, IDS, Knowledge
 from lightning_distill.knowledge_rows import ROWS, RowWriter
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import Teacher
+from lightning_distill.whole_folder import whole_folder
 
 Array = NDArray[Any]
 
@@ -65,6 +65,7 @@ def write_knowledge(
 
     Raises:
         ConfigError: If the folder exists, there is no sample, or a number is too large.
+        DiskError: If the disk refuses.
     """
     for modality in alone:
         if modality not in teacher.requirements:
@@ -104,6 +105,7 @@ def write_arrays(
 
     Raises:
         ConfigError: If the folder exists, there is no sample, arrays do not fit, or a number is too large.
+        DiskError: If the disk refuses.
 
     >>> from tempfile import TemporaryDirectory
     >>> logits = np.array([[1.0, 0.0], [0.0, 2.0]])
@@ -152,31 +154,32 @@ def _write(
     """Beside the folder first, then renamed."""
     folder = folder.absolute()
     check_new(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with whole_folder(folder) as partial:
         writer = RowWriter(partial, dtype)
         for ids, arrays in parts:
-            writer.add(ids, arrays)
-        entries = writer.finish()
-        content = {
-            "format": FORMAT,
-            "lightning_distill": __version__,
-            "classes": None if classes is None else list(classes),
-            "split": origin.split,
-            "samples": entries[IDS]["shape"][0],
-            "data_fingerprint": origin.fingerprint,
-            "preprocessing": origin.preprocessing,
-            **({} if origin.fusion is None else {"fusion": origin.fusion}),
-            "arrays": entries,
-        }
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            with refusals_named(folder):
+                writer.add(ids, arrays)
+        with refusals_named(folder):
+            entries = writer.finish()
+            content = _description(entries, classes, origin)
+            (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Knowledge.open(folder)
+
+
+def _description(
+    entries: Mapping[str, Mapping[str, Any]], classes: Sequence[str] | None, origin: Origin
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "lightning_distill": __version__,
+        "classes": None if classes is None else list(classes),
+        "split": origin.split,
+        "samples": entries[IDS]["shape"][0],
+        "data_fingerprint": origin.fingerprint,
+        "preprocessing": origin.preprocessing,
+        **({} if origin.fusion is None else {"fusion": origin.fusion}),
+        "arrays": entries,
+    }
 
 
 def _answers(teacher: Teacher, batch: Batch, alone: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,31 +13,31 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_distill import checks
+from lightning_distill import checks, resuming
 from lightning_distill.balancing import TermBalancer
+from lightning_distill.clipper import refuse_two_guards
 from lightning_distill.clipping import ClipRule
 from lightning_distill.dry_run import first_batch
-from lightning_distill.finite import FiniteCheck
 from lightning_distill.gradient_balancing import GradientBalancer
 from lightning_distill.gradient_step import GradientStep, loss_scale, view_of
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.optimization import GroupedOptimizer, make_optimizer, make_scheduler
-from lightning_distill.randomness import default_seed, seed_step
+from lightning_distill.randomness import seed_step
 from lightning_distill.ranks import average
 from lightning_distill.schedules import Schedule
 from lightning_distill.sharding import shard
 from lightning_distill.stage_metrics import under
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Classification, Task
-from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import Teacher
 from lightning_distill.telemetry import term_gradients
 from lightning_distill.term_log import StepLog, scale_report
 from lightning_distill.terms import TASK, WeightedTerms, label_losses, nothing, own_terms
+from lightning_distill.watched import WatchedModule
 
 
-class DistillationModule(TaughtModule):
+class DistillationModule(WatchedModule):
     """Trains a student on labels, on a teacher's outputs, or on both.
 
     loss = w_task * task(student, labels) + sum_k w_k * term_k(student, teacher)
@@ -54,6 +55,13 @@ class DistillationModule(TaughtModule):
     `val/unimodal/<modality>/`. A batch's `weight` weighs its samples in the
     task's loss only, neither in the terms nor in the metrics.
 
+    Before each optimizer step the loss, every term, the teacher's logits and all gradients are looked at.
+    What is NaN or infinite is named, with the samples and the layer where it began. `skip_non_finite` lets
+    such steps be left out: neither weights nor moments, buffers or a rule's history change, on no process;
+    but the step counts, for `global_step`, every schedule and a teacher that follows. A rule with a guard of
+    its own, such as `SkipNonFinite`, takes the place of the look at gradients; under 16-mixed the loss scaler
+    does. `train/skipped_steps` is logged where steps may be left out.
+
     Args:
         student: The model to train.
         teacher: Where the distillation terms' targets come from.
@@ -69,16 +77,21 @@ class DistillationModule(TaughtModule):
         balancer: Makes what balances the weighted terms by itself; None adds them up.
         gradient_balancer: Balances what modalities or terms do to the weights, before the clip rule; not
             beside a `balancer`.
+        skip_non_finite: How many optimizer steps in a row may be left out because a loss or a gradient is NaN
+            or infinite; 0 stops at the first.
 
     Raises:
-        ConfigError: If terms, weights, task and teacher contradict each other; at setup, if the data hold
-            other targets, or are prepared otherwise than the student's encoders need.
+        ConfigError: If terms, weights, task and teacher contradict each other, or a rule leaves steps out
+            beside `skip_non_finite`; at setup, if the data hold other targets, or are prepared otherwise than
+            the student's encoders need.
         TeacherError: At setup, if teacher and student differ in their classes or share a tensor, or the
             teacher would read other inputs than it was trained with.
         SampleError: On the CPU, if a sample has none of the modalities the student or the teacher reads.
         CheckpointError: On resuming `fit`, if the classes are others than before.
-        NonFiniteError: On the CPU, on the step whose loss is NaN or infinite, before the update; elsewhere
-            soon after, and before anything is saved or evaluated.
+        NonFiniteError: On the CPU, on the step whose loss or gradient is NaN or infinite, before the update;
+            elsewhere soon after, and before anything is saved or evaluated. Weights that are not finite are
+            never saved.
+        MemoryShortError: If memory runs out in a step.
     """
 
     def __init__(
@@ -94,8 +107,10 @@ class DistillationModule(TaughtModule):
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         balancer: Callable[[tuple[str, ...]], TermBalancer] | None = None,
         gradient_balancer: GradientBalancer | None = None,
+        skip_non_finite: int = 0,
     ) -> None:
-        super().__init__(student, teacher, task or Classification())
+        super().__init__(student, teacher, task or Classification(), skip_non_finite)
+        refuse_two_guards(skip_non_finite, clip_rule)
         own = own_terms([student])
         checks.terms_fit(losses or {}, weights or {}, teacher is not None, own)
         checks.one_balancer(balancer, gradient_balancer)
@@ -104,8 +119,7 @@ class DistillationModule(TaughtModule):
         self.clip_rule, self.gradient_balancer = clip_rule, gradient_balancer
         self.optimizer_factory = optimizer
         self.scheduler_factory, self.scheduler_interval = lr_scheduler, scheduler_interval
-        self.seed = default_seed()
-        self._log, self._finite = StepLog(), FiniteCheck(deferred=False)
+        self._log = StepLog()
         self._step = GradientStep(None, None)
 
     # -- set-up ---------------------------------------------------------------------------------------
@@ -132,29 +146,40 @@ class DistillationModule(TaughtModule):
 
     def on_fit_start(self) -> None:
         """Check that the clip rule will be obeyed, put student in train mode, move the teacher."""
+        super().on_fit_start()
         self._step = GradientStep(self.clip_rule, self.gradient_balancer)
         self._step.begin(self.trainer, self, checks.shards(self.trainer))
-        accelerator = torch.accelerator.current_accelerator()
-        self._finite = FiniteCheck(deferred=accelerator is not None and self.device.type == accelerator.type)
         self._log.begin(self.trainer)
         self.student.train()
         self.move_teacher()
+
+    def on_train_start(self) -> None:
+        """After a break, go on with the log, and do first what was still to be done."""
+        if self._break is not None:
+            self._log.go_on(self._break.log, self.trainer)
+        super().on_train_start()
 
     def on_validation_start(self) -> None:
         """Move the teacher to the student's device; see that the last steps were finite."""
         self._settle()
         self.move_teacher()
+        if self.gradient_balancer is not None:
+            self.gradient_balancer.begin_validation()
 
     on_test_start = on_validation_start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save nothing that was made with a loss that is not finite.
+        """Save nothing that was made with a loss that is not finite, or is not finite itself.
 
         Raises:
-            NonFiniteError: If a loss before it was NaN or infinite, or gradients `RaiseNonFinite` looks at.
+            NonFiniteError: If a loss or gradient before it was NaN or infinite, or a weight is.
+            MemoryShortError: If memory ran out in the middle of an update.
         """
         self._settle()
         super().on_save_checkpoint(checkpoint)
+        alone = self.gradient_balancer is None
+        noted = resuming.note(checkpoint, self.trainer, self._validated, gradients_suffice=alone)
+        noted["log"] = self._log.state()
 
     def _settle(self) -> None:
         self._finite.settle()
@@ -181,6 +206,7 @@ class DistillationModule(TaughtModule):
         if self.gradient_balancer is not None:
             self.gradient_balancer.end_epoch(lambda value: average([value])[0])
         self.close_teachers_epoch()
+        self.close_first_epoch()
 
     # -- one step -------------------------------------------------------------------------------------
 
@@ -199,14 +225,18 @@ class DistillationModule(TaughtModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, or stop on one that is not finite."""
+        with self.forward_pass(batch):
+            return self.loss_of(batch, batch_idx)
+
+    def loss_of(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The weighted sum of the terms, looked at and logged."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
         self._step.scale_boundaries(self.trainer, self._log.writes(self.trainer))
         self.terms.begin_step(self.trainer.global_step, self.trainer.current_epoch)
         student, teacher = self._pair.answers(batch)
         terms = self.raw_terms(student, teacher, batch)
         loss = self._balanced(terms, student, batch) if self.gradient_balancer else self.total(terms)
-        self._look_at(loss, terms, student, batch, batch_idx)
-        return loss
+        return self._looked_at(loss, terms, student, teacher, batch, batch_idx)
 
     def _balanced(self, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch) -> Tensor:
         """The sum of what the gradient balancer makes of the weighted terms."""
@@ -218,15 +248,26 @@ class DistillationModule(TaughtModule):
         self._log.measure(own if self.training else {}, self.trainer)
         return torch.stack(list(trained.values())).sum()
 
-    def _look_at(
-        self, loss: Tensor, terms: Mapping[str, Tensor], student: ModelOutput, batch: Batch, batch_idx: int
-    ) -> None:
-        """Stop on a loss that is not finite, and keep what is to be logged."""
-        self._finite(loss, terms, batch, self.trainer)
+    def _looked_at(
+        self,
+        loss: Tensor,
+        terms: Mapping[str, Tensor],
+        student: ModelOutput,
+        teacher: ModelOutput | None,
+        batch: Batch,
+        batch_idx: int,
+    ) -> Tensor:
+        """Stop on a loss that is not finite, and keep what is to be logged; the loss to train on."""
+        said = None if teacher is None else teacher.logits
+        origin = partial(self.origin, batch, self.trainer.fit_loop.total_batch_idx)
+        trained = self._finite(loss, terms, batch, self.trainer, said, origin)
+        if self._finite.spoilt:  # means are of what is trained on
+            return trained
         self._tell_scales(terms, batch_idx)
         if self._log.add(loss, terms, self.trainer, batch_idx):
             self._finite.settle()
             self._record(terms, student)
+        return trained
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Give the loggers what was measured; let the teacher follow, once an optimizer step."""
@@ -254,8 +295,9 @@ class DistillationModule(TaughtModule):
 
     def _before_step(self, optimizer: Optimizer) -> None:
         measure = self._log.writes(self.trainer)
-        if measure or self.clip_rule is not None or self.gradient_balancer is not None:
-            self._log.measure(self._step.act(self.trainer, optimizer, measure), self.trainer)
+        with self._memory("what is done to gradients"):
+            told = self._step.act(self.trainer, optimizer, measure, self._finite)
+        self._log.measure(told, self.trainer)
 
     # -- logging --------------------------------------------------------------------------------------
 

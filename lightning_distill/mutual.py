@@ -56,6 +56,8 @@ class MutualDistillationModule(DistillationModule):
         optimizer: Makes the optimizer from the parameters of all peers.
         lr_scheduler: Makes the scheduler from the optimizer.
         scheduler_interval: When the scheduler steps: once an epoch, or after every optimizer step.
+        skip_non_finite: How many optimizer steps in a row may be left out because a loss or a gradient is NaN
+            or infinite; 0 stops at the first.
 
     Raises:
         ConfigError: If there are fewer than two peers, they share weights or differ in their outputs, or a
@@ -78,6 +80,7 @@ class MutualDistillationModule(DistillationModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
+        skip_non_finite: int = 0,
     ) -> None:
         peer_checks.peers_fit(students)
         peer_checks.terms_suit(losses)
@@ -90,6 +93,7 @@ class MutualDistillationModule(DistillationModule):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
             scheduler_interval=scheduler_interval,
+            skip_non_finite=skip_non_finite,
         )
         # The terms have a teacher: the other peers.
         own = own_terms(students.values())
@@ -170,16 +174,23 @@ class MutualDistillationModule(DistillationModule):
         weights = super()._weights_now()
         return weights | {f"{peer}/{name}": w for peer in self.peers for name, w in weights.items()}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the sum of all peers' losses, or stop on one that is not finite."""
+    def loss_of(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of all peers' losses."""
         seed_step(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank)
         self._step.scale_boundaries(self.trainer, self._log.writes(self.trainer))
         self.terms.begin_step(self.trainer.global_step, self.trainer.current_epoch)
         answers = self.answers(batch)
         terms = self.peer_terms(answers, batch)
         loss = self.total(terms)
-        self._look_at(loss, terms, answers[self._first], batch, batch_idx)
-        return loss
+        return self._looked_at(loss, terms, answers[self._first], None, batch, batch_idx)
+
+    def students_by_name(self) -> dict[str, nn.Module]:
+        """All peers."""
+        return {f"peer {name!r}": peer for name, peer in self.peers.items()}
+
+    def answers_by_name(self, batch: Batch) -> dict[str, ModelOutput]:
+        """What all peers say."""
+        return {f"peer {name!r}": answer for name, answer in self.answers(batch).items()}
 
     def _tell_scales(self, terms: Mapping[str, Tensor], batch_idx: int) -> None:
         """The gradient of a peer's term is that on the peer's own parameters, as there is no other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,31 @@ def make_optimizer(factory: OptimizerCallable | GroupedOptimizer, module: Lightn
     Args:
         factory: What the module was given.
         module: It has a `student`.
+
+    Raises:
+        ConfigError: If the optimizer refuses a setting, or learns at no rate.
     """
+    try:
+        optimizer = _made(factory, module)
+    except ValueError as error:
+        raise ConfigError(
+            where="DistillationModule.optimizer",
+            found=error,
+            expected="settings that the optimizer accepts",
+            fix="correct the setting that the message names",
+        ) from error
+    rate = float(optimizer.defaults.get("lr", 1.0))
+    if not 0 < rate < math.inf:
+        raise ConfigError(
+            where="DistillationModule.optimizer.lr",
+            found=rate,
+            expected="a positive number",
+            fix="try 0.001",
+        )
+    return optimizer
+
+
+def _made(factory: OptimizerCallable | GroupedOptimizer, module: LightningModule) -> Optimizer:
     trained = {n.removeprefix(_STUDENT): p for n, p in module.named_parameters() if p.requires_grad}
     if not isinstance(factory, GroupedOptimizer):
         return factory(list(trained.values()))

@@ -73,3 +73,21 @@ def same_everywhere(tensors: Iterable[Tensor]) -> None:
     if not alone():
         for tensor in tensors:
             dist.broadcast(tensor.data, src=0)
+
+
+def gathered(text: str, device: torch.device) -> list[str]:
+    """What every process says, by rank.
+
+    Args:
+        text: Of this process.
+        device: That collectives run on.
+    """
+    if alone():
+        return [text]
+    said = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([said.numel()], device=device))
+    counts = [int(size) for size in sizes]
+    parts = [said.new_zeros(max(counts)) for _ in counts]
+    dist.all_gather(parts, torch.nn.functional.pad(said, (0, max(counts) - said.numel())))
+    return [bytes(part[:n].tolist()).decode() for part, n in zip(parts, counts, strict=True)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_distill.epoch_means import EpochMeans
+from lightning_distill.ranks import gathered
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows
 from lightning_distill.tasks import Task
 from lightning_distill.terms import TASK, UNIMODAL
@@ -78,8 +79,9 @@ class StageMetrics(nn.ModuleDict):
             module: In its hook at the end of the evaluation.
             stage: "val" or "test".
         """
-        # What saw no label has no value. All processes must log the same names.
-        means = self._means.take()
+        # What saw no label has no value. All processes must log the same names, also one without a batch.
+        means, nothing = self._means.take(), (torch.zeros((), device=module.device), 0.0)
+        means = {name: means.get(name, nothing) for name in named_anywhere(module, means)}
         there = seen_anywhere(module, [weight > 0 for _, weight in means.values()])
         for known, (name, (mean, weight)) in zip(there, means.items(), strict=True):
             if known:
@@ -109,6 +111,19 @@ def seen_anywhere(module: LightningModule, seen: Sequence[bool]) -> list[bool]:
     counts = torch.tensor(seen, dtype=torch.int64, device=module.device)
     summed: Any = module.trainer.strategy.reduce(counts, reduce_op="sum")
     return [count > 0 for count in summed.tolist()]
+
+
+def named_anywhere(module: LightningModule, names: Iterable[str]) -> list[str]:
+    """The names on the first process that has any; all that have some have the same.
+
+    Args:
+        module: In a hook that all processes reach.
+        names: On this one.
+    """
+    if module.trainer.world_size == 1:
+        return list(names)
+    said = gathered("\n".join(names), module.device)
+    return next((text.split("\n") for text in said if text), [])
 
 
 def under(place: str, values: Mapping[str, Any]) -> dict[str, Any]:

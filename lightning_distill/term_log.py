@@ -31,6 +31,24 @@ class StepLog:
         shown: Any = trainer.loggers or trainer.progress_bar_callback
         self._shown = bool(shown and trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
+    def state(self) -> dict[str, Any]:
+        """What has been said and not written yet, for a checkpoint."""
+        pending = torch.stack(self._pending).cpu() if self._pending else None
+        return {"pending": pending, "measured": {name: x.cpu() for name, x in self._measured.items()}}
+
+    def go_on(self, state: Mapping[str, Any], trainer: Trainer) -> None:
+        """Write the row that a broken-off training has measured, and add to what it has said.
+
+        Args:
+            state: Of that training's log.
+            trainer: Within `on_train_start`.
+        """
+        device = trainer.strategy.root_device
+        if state.get("pending") is not None:
+            self._pending = list(state["pending"].to(device).unbind())
+        self._measured = {name: x.to(device) for name, x in state.get("measured", {}).items()}
+        self.flush(trainer)
+
     def writes(self, trainer: Trainer) -> bool:
         """Whether this step has a row."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -47,6 +65,8 @@ class StepLog:
         """
         if not self._shown:
             return False
+        if self._pending and len(self._pending[0]) != 1 + len(terms):
+            self._pending.clear()  # of a checkpoint whose run had other terms
         with torch.no_grad():
             self._pending.append(torch.stack([loss, *terms.values()]))
         if not self.writes(trainer):

@@ -58,14 +58,20 @@ def saved(tmp_path: Path) -> Path:
 
 def edit(folder: Path, **changes: Any) -> None:
     """Change init args in config.json."""
-    content = json.loads((folder / "config.json").read_text())
+    content = described(folder)
     content["model"]["init_args"].update(changes)
     (folder / "config.json").write_text(json.dumps(content))
 
 
+def described(folder: Path) -> Spec:
+    """config.json without checksums, as by a hand that changes it or by an older version."""
+    content: Spec = json.loads((folder / "config.json").read_text())
+    return {name: value for name, value in content.items() if name not in ("files", "check")}
+
+
 def test_a_student_of_before_modalities_were_ordered_is_refused(saved: Path) -> None:
     """Its file does not say the order: that of the config. In alphabetical order it is right as it is."""
-    content = json.loads((saved / "config.json").read_text())
+    content = described(saved)
     assert content.pop("fused") == ["image", "text"]
     (saved / "config.json").write_text(json.dumps(content))
     assert load_student(saved).modalities == ("image", "text")
@@ -96,19 +102,6 @@ def test_saving_again_replaces(saved: Path) -> None:
     assert not (saved / "stale").exists()
     loaded = weights_of(load_student(saved))
     assert all(torch.equal(loaded[name], tensor) for name, tensor in weights_of(model).items())
-    assert {p.name for p in saved.parent.iterdir()} == {"student"}
-
-
-def test_a_save_that_fails_leaves_the_old_student(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {p.name: p.read_bytes() for p in saved.iterdir()}
-
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(safetensors.torch, "save_model", full)
-    with pytest.raises(OSError, match="no space"):
-        save_student(small_model(), saved, CONFIG)
-    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
     assert {p.name for p in saved.parent.iterdir()} == {"student"}
 
 
@@ -179,7 +172,7 @@ def test_a_file_that_describes_no_model(saved: Path, text: str) -> None:
 
 
 def test_an_older_student_has_no_preprocessing(saved: Path) -> None:
-    content = json.loads((saved / "config.json").read_text())
+    content = described(saved)
     del content["preprocessing"]
     (saved / "config.json").write_text(json.dumps(content))
     assert load_student(saved).preprocessing is None
@@ -187,7 +180,7 @@ def test_an_older_student_has_no_preprocessing(saved: Path) -> None:
 
 @pytest.mark.parametrize("value", [[1], "x", {"image": 3}, 7])
 def test_preprocessing_that_is_none(saved: Path, value: Any) -> None:
-    content = json.loads((saved / "config.json").read_text()) | {"preprocessing": value}
+    content = described(saved) | {"preprocessing": value}
     (saved / "config.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="not the description of a saved model"):
         load_student(saved)
@@ -196,15 +189,20 @@ def test_preprocessing_that_is_none(saved: Path, value: Any) -> None:
 def test_damaged_weights(saved: Path) -> None:
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: found other bytes than were written"):
+        load_student(saved)
+    edit(saved)
     with pytest.raises(CheckpointError, match="weights that do not fit"):
         load_student(saved)
 
 
+@pytest.mark.row("S7")
 def test_weights_must_be_all_there_and_no_others(saved: Path) -> None:
     path = saved / "model.safetensors"
     weights = safetensors.torch.load_file(path)
     weights["head.extra"] = weights.pop("head.bias")
     safetensors.torch.save_file(weights, path)
+    edit(saved)
     with pytest.raises(
         CheckpointError, match=r"1 missing weights \['head.bias'\], 1 unknown ones \['head.extra'\]"
     ):

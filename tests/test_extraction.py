@@ -196,6 +196,7 @@ def test_transformers_image_model() -> None:
 # -- paths that lead nowhere -------------------------------------------------------------------------------
 
 
+@pytest.mark.row("S2")
 def test_a_wrong_path_is_an_error_with_the_near_name(bert: Any) -> None:
     with pytest.raises(
         ConfigError, match=r"of the teacher.*did you mean 'bert\.encoder\.layer\.1'"
@@ -218,6 +219,7 @@ def test_no_hook_is_left_when_one_of_the_paths_is_wrong() -> None:
     assert hooks(model) == 0
 
 
+@pytest.mark.row("S2")
 def test_a_module_that_never_runs_is_an_error_with_the_near_name() -> None:
     import timm
 
@@ -240,6 +242,7 @@ def test_a_module_that_never_runs_is_an_error_with_the_near_name() -> None:
         captured(Loops(), ["stages"], torch.randn(3, 4))
 
 
+@pytest.mark.row("S2")
 def test_a_module_that_runs_twice_is_an_error() -> None:
     linear = nn.Linear(4, 4)
     with pytest.raises(ConfigError, match="ran 2 times"):

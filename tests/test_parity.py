@@ -142,6 +142,7 @@ def save_tokenizer(folder: Path, words: Sequence[str]) -> Settings:
     return Settings(tokenizer=str(folder), vocabulary_size=len(vocabulary), vocabulary="-".join(words))
 
 
+@pytest.mark.row("S1")
 @pytest.mark.parametrize(
     ("words", "told"), [(["a", "dog"], "token 6 is 'cat' there and 'dog' here"), (["a"], "token 6 is 'cat'")]
 )

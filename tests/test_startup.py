@@ -51,6 +51,7 @@ def test_quick_answers_load_nothing_heavy() -> None:
         assert text
 
 
+@pytest.mark.row("F1")
 def test_mistyped_names_are_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
     config = small_config()
     config["model"]["init_args"]["studnt"] = 1

@@ -36,6 +36,18 @@ class BestCheckpoint(ModelCheckpoint):
     so far even where the folder has moved since. Arguments are those of `ModelCheckpoint`.
     """
 
+    _key: str | None = None
+
+    @property
+    def state_key(self) -> str:
+        """That of the metric that was asked for, also once there is another way."""
+        return self._key or super().state_key
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep the key."""
+        super().setup(trainer, pl_module, stage)
+        self._key = self.state_key
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fall back where validation did not log the metric."""
         if not trainer.sanity_checking:
@@ -57,9 +69,16 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self.monitor = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Also whether it waits for a validation to save."""
+        return {**super().state_dict(), "waits": self._defer_save_until_validation}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Look for the remembered files where the checkpoints lie now."""
         super().load_state_dict(self._moved(state_dict))
+        self.monitor = state_dict["monitor"]
+        self.current_score = state_dict.get("current_score")
+        self._defer_save_until_validation = state_dict.get("waits", False)
 
     def _moved(self, state: dict[str, Any]) -> dict[str, Any]:
         best = Path(str(state.get("best_model_path", "")))

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from lightning_distill.clipper import GradientClipper
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import CheckpointError, ConfigError
+from lightning_distill.finite import FiniteCheck, on_accelerator
 
 
 class ClipGradients(Callback):
@@ -22,7 +23,8 @@ class ClipGradients(Callback):
     manual optimization, where Lightning never asks the module to clip. What the rule remembers is kept in
     the checkpoint, as the callback's state. Logs `clip/<name>` every `log_every_n_steps`, under
     `clip/<number>/` where there are several optimizers. Schedules follow `trainer.global_step`, which counts
-    the steps of all optimizers.
+    the steps of all optimizers. Gradients are looked at before a rule edits any: who wants a step that is not
+    finite left out, or let through, puts `SkipNonFinite` or `PropagateNonFinite` around the rule.
 
     Args:
         rule: A rule; with several optimizers one for each, in their order.
@@ -31,12 +33,14 @@ class ClipGradients(Callback):
         ConfigError: Before training, if the Trainer or the module's own clip rule clips too, the strategy
             does not let anybody clip, or one rule that remembers would serve several optimizers.
         CheckpointError: On resuming, if the rules are others than before.
-        NonFiniteError: From `RaiseNonFinite`; on an accelerator at the end of the epoch at the latest.
+        NonFiniteError: If a gradient is NaN or infinite, unless a guard is around the rule or a loss scaler
+            looks; on an accelerator at the end of the epoch at the latest.
     """
 
     def __init__(self, rule: ClipRule | Sequence[ClipRule]) -> None:
         self.rules = [rule] if isinstance(rule, ClipRule) else list(rule)
         self._clippers: dict[int, tuple[str, GradientClipper]] = {}
+        self._finite = FiniteCheck(deferred=False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give each optimizer its rule."""
@@ -57,7 +61,7 @@ class ClipGradients(Callback):
                 expected="one rule for each optimizer; a single one only if it remembers nothing",
                 fix="ClipGradients([AutoClip(), AutoClip()]), in the order of configure_optimizers",
             )
-        self._clippers = {}
+        self._clippers, self._finite = {}, FiniteCheck(on_accelerator(pl_module.device))
         for number, (optimizer, rule) in enumerate(zip(optimizers, rules, strict=True)):
             clipper = GradientClipper(rule)
             clipper.begin(trainer, pl_module)
@@ -72,6 +76,8 @@ class ClipGradients(Callback):
         gradients = clipper.gradients(trainer, optimizer)
         if gradients is None:
             return
+        if clipper.overflow is None and not clipper.guarded:
+            self._finite.gradients(gradients)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # As Lightning decides it: global_step counts the steps of all optimizers.
         shown = every > 0 and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
@@ -80,7 +86,8 @@ class ClipGradients(Callback):
             pl_module.log_dict({f"{place}/{name}": value for name, value in values.items()})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let no rule keep to itself what it has found."""
+        """Let nobody keep to himself what he has found."""
+        self._finite.settle()
         for _, clipper in self._clippers.values():
             clipper.settle()
 

@@ -15,6 +15,7 @@ from lightning_distill import checks
 from lightning_distill.data.mapped import read_batch
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.extraction import LayerExtractor
+from lightning_distill.finite import FiniteCheck, on_accelerator
 from lightning_distill.losses import Adapted, DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, derive
@@ -57,6 +58,8 @@ class Distill(Callback):
         ConfigError: If terms and weights contradict each other; before training, if a path names no module,
             or adaptors are to be trained under a strategy that shards; in the first step, if one did not run.
         TeacherError: If teacher and module share a tensor, or a plain module cannot be called or understood.
+        NonFiniteError: On the CPU, on the step whose loss, or the teacher's logits, are NaN or infinite,
+            before the update; elsewhere soon after, and before anything is saved or evaluated.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Distill(Callback):
         self._open: tuple[ExitStack, Mapping[str, Tensor], Any] | None = None
         self._original: dict[str, Any] | None = None
         self._adapted, self._steps_seen = False, 0
+        self._finite = FiniteCheck(deferred=False)
 
     # -- set-up ---------------------------------------------------------------------------------------
 
@@ -88,11 +92,13 @@ class Distill(Callback):
         with first_process_first(trainer):
             self.teacher.open(trainer.datamodule, ["train"])  # type: ignore[attr-defined]
         checks.nothing_shared(pl_module, self.teacher)
+        checks.nothing_stepped(trainer.optimizers, self.teacher)
         self._refuse_sharding(trainer)
         self.teacher.begin(pl_module)
         self._take_up()
         self.teacher.to(pl_module.device)
         self._adapted, self._steps_seen = False, trainer.global_step
+        self._finite = FiniteCheck(on_accelerator(pl_module.device))
         self._enlist(trainer, pl_module)
         self._wrap(pl_module)
 
@@ -193,7 +199,8 @@ class Distill(Callback):
         if every and (trainer.global_step + 1) % every == 0:  # a log entry costs more than a small step
             pl_module.log_dict({f"train/{name}": value.detach() for name, value in raw.items()})
         weights = self.terms.weights_at(trainer.global_step, trainer.current_epoch)
-        return self.terms.total({TASK: loss, **raw}, weights)
+        terms = {TASK: loss, **raw}
+        return self._finite(self.terms.total(terms, weights), terms, batch, trainer, teacher.logits)
 
     def _adapt(self, student: ModelOutput, teacher: ModelOutput, pl_module: LightningModule) -> None:
         self._adapted = True
@@ -211,13 +218,19 @@ class Distill(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Let the teacher follow, once an optimizer step."""
+        self._finite.end_step(None)
         if trainer.global_step > self._steps_seen:
             self._steps_seen = trainer.global_step
             self.teacher.after_step(pl_module, self._steps_seen)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the teacher keep what it has said."""
+        """See that the last steps were finite; let the teacher keep what it has said."""
+        self._finite.settle()
         self.teacher.end_epoch(trainer.strategy.barrier)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that the last steps were finite."""
+        self._finite.settle()
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
@@ -227,7 +240,8 @@ class Distill(Callback):
         return f"Distill{list(self.terms.losses)}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Adaptors, and what a teacher that changes has become."""
+        """Adaptors, and what a teacher that changes has become; nothing after a loss that is not finite."""
+        self._finite.settle()
         return {"terms": dict(self.terms.state_dict()), "teacher": self.teacher.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_distill.disk import refusals_named
 from lightning_distill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,32 +71,36 @@ class PredictionWriter(Callback):
         said = outputs["prediction"] if "probabilities" not in outputs else outputs["probabilities"]
         classes = _classes(trainer, pl_module, said.shape[1])
         table = _table(outputs, classes, _domains(trainer, batch))
-        if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self.part(trainer.global_rank), table.schema)
-        self._writer.write_table(table)
+        with refusals_named(self.path):
+            if self._writer is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(self.part(trainer.global_rank), table.schema)
+            self._writer.write_table(table)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the file in place."""
-        self._close()
+        with refusals_named(self.path):
+            self._close()
         trainer.strategy.barrier("predictions")
         if trainer.is_global_zero:
             parts = [p for p in (self.part(rank) for rank in range(trainer.world_size)) if p.is_file()]
             if not parts:
                 return
-            for part in parts[1:]:
-                _append(parts[0], part)
-            os.replace(parts[0], self.path)
+            with refusals_named(self.path):
+                for part in parts[1:]:
+                    _append(parts[0], part)
+                os.replace(parts[0], self.path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind."""
-        self._close()
+        with contextlib.suppress(OSError):  # a full disk refuses the end of the file as well
+            self._close()
         self.part(trainer.global_rank).unlink(missing_ok=True)
 
     def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
 
 def _classes(trainer: Trainer, pl_module: LightningModule, count: int) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_distill import checks
-from lightning_distill.export import save_student
+from lightning_distill.checkpoints import read_checkpoint
+from lightning_distill.export import check_replaceable, save_student
 from lightning_distill.model import MultimodalModel
 from lightning_distill.sharding import whole
 
@@ -32,6 +33,15 @@ class StudentExport(Callback):
 
     def __init__(self, folder: Path | str, config: Mapping[str, Any]) -> None:
         self.folder, self.config = Path(folder), config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See before training that the student can be saved.
+
+        Raises:
+            ConfigError: If something else is in its place.
+        """
+        if stage == "fit" and trainer.is_global_zero:
+            check_replaceable(self.folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, on one process."""
@@ -64,4 +74,4 @@ def _weights_in(checkpoint: Path, like: Mapping[str, Tensor]) -> dict[str, Tenso
         state = {"state_dict": {_PREFIX + name: torch.empty_like(x) for name, x in like.items()}}
         load(state, checkpoint_id=checkpoint, no_dist=True)
         return _student_of(state["state_dict"])
-    return _student_of(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    return _student_of(read_checkpoint(checkpoint)["state_dict"])

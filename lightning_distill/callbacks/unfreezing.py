@@ -79,6 +79,10 @@ class GradualUnfreezing(Callback):
         """Leave the module as it was."""
         vars(pl_module).pop("configure_optimizers", None)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let those learn whose epoch has come: a resumed run may begin in the middle of one."""
+        self._set(pl_module, trainer.current_epoch)
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let those learn whose epoch has come."""
         self._set(pl_module, trainer.current_epoch)

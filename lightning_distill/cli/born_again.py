@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lightning_distill.cli.run_folder import RunFolder, differences
+from lightning_distill.cli.config_changes import differences
+from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import packages
-from lightning_distill.errors import ConfigError
+from lightning_distill.errors import ConfigError, printable
+from lightning_distill.safe_yaml import load_yaml
+from lightning_distill.secrets import hidden_settings, redacted_values
 
 _OURS = ("--run", "--resume", "--overwrite", "--ckpt_path")
 """Options of `fit` that the rounds decide themselves."""
@@ -142,6 +146,7 @@ def _train(folder: RunFolder, config: dict[str, Any]) -> None:
     from lightning_distill.cli import run
     from lightning_distill.reporting.atomic import write_atomically
 
+    secrets, config = hidden_settings(config), redacted_values(config)
     file, text = folder.path.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     changed = _changed(file, config) if file.is_file() and folder.path.is_dir() else []
     if changed:
@@ -159,7 +164,10 @@ def _train(folder: RunFolder, config: dict[str, Any]) -> None:
         going_on = ["--resume", "auto"]
     elif folder.config.is_file():
         going_on = ["--overwrite"]
-    run("fit", ["fit", "--config", str(file), "--run", str(folder.path), *going_on])
+    given = [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in secrets.items()
+    ]
+    run("fit", ["fit", "--config", str(file), "--run", str(folder.path), *going_on, *given])
     _wait_for_all()
     if not folder.student.is_dir():
         raise ConfigError(
@@ -172,7 +180,7 @@ def _train(folder: RunFolder, config: dict[str, Any]) -> None:
 
 def _changed(file: Path, config: dict[str, Any]) -> list[str]:
     """Settings in which the config differs from that of a round that has been started."""
-    before = yaml.safe_load(file.read_text(encoding="utf-8"))
+    before = load_yaml(file.read_text(encoding="utf-8"))
     lines = differences(file, yaml.safe_dump(config))
     return lines or [
         f"{key}: {before.get(key)} -> {now}" for key, now in config.items() if before.get(key) != now
@@ -189,11 +197,14 @@ def _wait_for_all() -> None:
 
 def _show(folders: Sequence[RunFolder], checkpoint: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     # A round with a teacher adds terms to val/loss; the task's own loss is the same in all of them.
     monitor = "val/task" if checkpoint["monitor"] == "val/loss" else checkpoint["monitor"]
-    table = Table("round", "teacher", f"best {monitor}", "against round 0", title_justify="left")
+    table = Table(
+        "round", "teacher", escape(printable(f"best {monitor}")), "against round 0", title_justify="left"
+    )
     table.columns[2].justify = table.columns[3].justify = "right"
     values = [best_value(folder.path / "metrics.csv", monitor, checkpoint["mode"]) for folder in folders]
     for number, value in enumerate(values):
@@ -205,7 +216,7 @@ def _show(folders: Sequence[RunFolder], checkpoint: dict[str, Any]) -> None:
             "" if gain is None else f"{gain:+.4f}",
         )
     Console().print(table)
-    print(f"students: {folders[0]}/student to {folders[-1]}/student")
+    print(printable(f"students: {folders[0]}/student to {folders[-1]}/student", 9000))
 
 
 def best_value(history: Path, monitor: str | None, mode: str) -> float | None:

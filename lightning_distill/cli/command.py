@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from lightning_distill.callbacks import (
     BestCheckpoint,
@@ -28,17 +29,31 @@ from lightning_distill.callbacks import (
 from lightning_distill.checkpoints import VerifiedCheckpointIO
 from lightning_distill.cli import names
 from lightning_distill.cli.allowed import restrict_imports
+from lightning_distill.cli.config_changes import differences
 from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, sync_line
 from lightning_distill.cli.mistakes import explain
-from lightning_distill.cli.run_folder import RunFolder, differences
+from lightning_distill.cli.ranges import check_ranges
+from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.cli.run_record import RunRecord
-from lightning_distill.cli.words import check_there, run_stem, with_config_of_run
-from lightning_distill.errors import ConfigError
+from lightning_distill.cli.run_resume import checkpoint_to_resume
+from lightning_distill.cli.run_space import check_room
+from lightning_distill.cli.words import (
+    check_nothing_masked,
+    check_there,
+    names_config,
+    run_stem,
+    with_config_of_run,
+)
+from lightning_distill.errors import ConfigError, printable
 from lightning_distill.module import DistillationModule
 from lightning_distill.quiet import silence_tips
+from lightning_distill.secrets import redacted_values
+from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import CachedTeacher
 
 _MONITOR = {"monitor": "val/accuracy", "mode": "max"}
+_LEFT = (130, 143)
+"""Exit codes of a training process that a signal has ended, where a launcher has forked it."""
 _NOT_KEPT = ("run", "resume", "overwrite", "force", "output", "ckpt_path")
 """Options that say where to run, and have no place in the config of a run."""
 
@@ -112,6 +127,8 @@ class DistillationCLI(LightningCLI):
         except ArgumentError as error:
             keys = list(self._command_parser.get_defaults().keys())
             raise explain(error, keys, self.words) or error from error
+        check_nothing_masked(self.options.as_dict())
+        check_ranges(self.options, self.words)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's hyperparameters beat the command line."""
@@ -153,7 +170,7 @@ class DistillationCLI(LightningCLI):
             return
         resume = options.resume is not None
         folder = RunFolder.for_fit(options.run, resume, options.overwrite, run_stem(self.words))
-        if folder.resume:
+        if resume:
             if options.ckpt_path:
                 raise ConfigError(
                     where="command line",
@@ -161,7 +178,8 @@ class DistillationCLI(LightningCLI):
                     expected="one of the two",
                     fix="--resume auto goes on with a run; --ckpt_path starts a new run from a checkpoint",
                 )
-            options.ckpt_path = str(folder.last_checkpoint())
+            found = checkpoint_to_resume(folder, may_start=names_config(self.words))
+            options.ckpt_path = None if found is None else str(found)
         self.folder = folder
 
     def instantiate_classes(self) -> None:
@@ -202,7 +220,7 @@ class DistillationCLI(LightningCLI):
     ) -> list[Callback]:
         self._signals, self._ranks = SaveOnSignal(folder.checkpoints), RankWatch({"config": self.config_text})
         added: list[Callback] = [ConfiguredHyperparameters(), self._signals, self._ranks]
-        added.append(RunRecord(folder, self.config_text, self.words, loggers))
+        added.append(RunRecord(folder, self.told_config, self.words, loggers))
         if not any(isinstance(callback, EarlyStopping) for callback in own):
             added.append(given.early_stopping)
         plain = self.plain_config.get("model") or {}
@@ -226,6 +244,12 @@ class DistillationCLI(LightningCLI):
         """The full config, without what only concerns this call."""
         return str(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
 
+    @property
+    def told_config(self) -> str:
+        """The same without secrets, for what is written and printed."""
+        plain = redacted_values(self.plain_config)
+        return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
     @cached_property
     def plain_config(self) -> dict[str, Any]:
         """`config_text` as a dict."""
@@ -242,16 +266,21 @@ class DistillationCLI(LightningCLI):
             return
         self._say_differences()
         loggers = [lg for lg in self.trainer.loggers if isinstance(lg, WandbLogger)]
+        if isinstance(model, TaughtModule):
+            model.forced = bool(self.options.force)
         with self.folder:
+            if self.trainer.is_global_zero:
+                check_room(self.folder.checkpoints, model)
             try:
                 self.trainer.fit(model, **kwargs)
                 # Only the first process has a run to tell of; the others' is a dummy.
                 mine = loggers if self.trainer.is_global_zero else []
                 lines = [line for logger in mine if (line := sync_line(logger))]
             except SystemExit as stop:
-                # Lightning ends with 1 after SIGINT, and with 0 after SIGTERM.
-                raise SystemExit(self._exit_code or stop.code) from None
+                raise SystemExit(self._exit_code or _code_of(stop)) from None
             except Exception as error:
+                if isinstance(error, ProcessExitedException) and error.exit_code in _LEFT:
+                    raise SystemExit(error.exit_code) from None
                 failure = None if self._ranks is None else self._ranks.failure()
                 if failure is None:
                     raise
@@ -260,6 +289,8 @@ class DistillationCLI(LightningCLI):
                 finish_wandb(loggers)
         if self.trainer.is_global_zero:
             self._say_result(lines)
+        if self._exit_code:  # the signal came when there was nothing left to interrupt
+            raise SystemExit(self._exit_code)
 
     @property
     def _exit_code(self) -> int:
@@ -269,23 +300,29 @@ class DistillationCLI(LightningCLI):
         """Write predictions."""
         self.trainer.predict(model, **kwargs)
         if self.trainer.is_global_zero:
-            print(f"predictions: {self._predictions.path}")
+            print(printable(f"predictions: {self._predictions.path}", 5000))
 
     def _say_differences(self) -> None:
         checkpoint = self.options.ckpt_path
         source = RunFolder.of_checkpoint(checkpoint) if checkpoint and Path(checkpoint).is_file() else None
         if source is not None:
-            lines = differences(source.config, self.config_text)
+            lines = differences(source.config, self.told_config)
             for line in lines[:20]:
-                print(f"changed since the checkpoint: {line}")
+                print(printable(f"changed since the checkpoint: {line}", 2000))
 
     def _say_result(self, sync: Sequence[str]) -> None:
-        print(f"run: {self.folder}")
+        run = printable(self.folder, 4000)
+        print(f"run: {run}")
         if self.folder is not None and self.folder.student.is_dir():
-            print(f"student: {self.folder}/student")
+            print(f"student: {run}/student")
         for line in sync:
-            print(f"upload the log: {line}")
-        print(f"next: lightning-distill test --run {self.folder}")
+            print(printable(f"upload the log: {line}", 5000))
+        print(f"next: lightning-distill test --run {run}")
+
+
+def _code_of(stop: SystemExit) -> int:
+    """The exit code that it stands for; a message is a failure."""
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 
 
 def _follow_task(options: Namespace) -> None:

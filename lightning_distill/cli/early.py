@@ -25,6 +25,7 @@ from lightning_distill.catalogue import (
     resolve,
 )
 from lightning_distill.cli.paragraphs import Paragraphs
+from lightning_distill.cli.plain import check_packages, content
 from lightning_distill.errors import nearest
 from lightning_distill.shelves import SHELVES
 from lightning_distill.signatures import Argument, arguments, named_in, takes_many
@@ -63,13 +64,15 @@ def check_names(words: Sequence[str]) -> None:
         words: The command line, its command first.
 
     Raises:
-        ConfigError: If a key, a class of this package or an argument of one does not exist, or a file is no
-            YAML. Files that cannot be read are left to the command.
+        ConfigError: If a key, a class of this package or an argument of one does not exist, a class is of a
+            package that a config may not name, or a file is no YAML. Files that cannot be read are left to
+            the command.
     """
-    configs = [config for file in _files(words) if isinstance(config := _content(file, words), dict)]
+    configs = [config for file in _files(words) if isinstance(config := content(file, words), dict)]
     guesses = not any(_may_bring_classes(part) for part in (configs, list(words[1:])))
     for config in configs:
         _check_keys(config, words)
+        check_packages(config, words)
     module = find(f"{PACKAGE}.module.DistillationModule")
     for config in configs:
         check = _Names(words, guesses)
@@ -103,20 +106,6 @@ def _files(words: Sequence[str]) -> list[Path]:
         if name in ("-c", "--config"):
             found.append(Path(value or following))
     return found
-
-
-def _content(file: Path, words: Sequence[str]) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the parser's, for the same words
-        return loader(file.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError):
-        return None
-    except yaml.YAMLError as error:
-        if isinstance(error, yaml.scanner.ScannerError | yaml.parser.ParserError) and error.problem_mark:
-            raise Paragraphs(words).no_yaml(error.problem, error.problem_mark.line + 1) from error
-        return None
 
 
 def _plain(key: str) -> bool:

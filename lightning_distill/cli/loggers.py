@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import netrc
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +16,11 @@ from urllib.parse import urlsplit
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
+
+from lightning_distill.cli.steady_wandb import SteadyWandbLogger, warn_of
+from lightning_distill.disk import refusals_named
+from lightning_distill.errors import printable
+from lightning_distill.reporting.atomic import write_atomically
 
 _FIRST: Final = ("step", "epoch")
 
@@ -31,6 +38,7 @@ class HistoryLogger(Logger):
         super().__init__()
         self.file = folder / "metrics.csv"
         self._columns: list[str] = []
+        self._count: int | None = None
         self._pending: list[dict[str, Any]] = []
 
     @property
@@ -57,15 +65,28 @@ class HistoryLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row."""
-        self._pending.append({"step": step, **metrics})
+        # A line break in a name would begin another row for whoever reads line by line.
+        self._count = self.rows + 1
+        self._pending.append({"step": step, **{printable(n, 10**6): x for n, x in metrics.items()}})
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        if self._count is None:
+            self._count = len(self._read()) + len(self._pending)
+        return self._count
 
     @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Drop the rows of steps that a resumed run will do again."""
-        rows = self._read()
-        kept = [row for row in rows if int(row["step"]) < step]
-        if len(kept) < len(rows):
-            self._rewrite(kept)
+    def rewind(self, rows: int) -> None:
+        """Drop what a resumed run will say again.
+
+        Args:
+            rows: How many there were when its checkpoint was made.
+        """
+        there = self._read()
+        if rows < len(there):
+            self._rewrite(there[:rows])
+        self._count = None
 
     @rank_zero_only
     def save(self) -> None:
@@ -81,8 +102,7 @@ class HistoryLogger(Logger):
             self._rewrite([*old, *self._pending])
         else:
             self._columns = known
-            with self.file.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self._columns).writerows(self._pending)
+            self._append()
         self._pending = []
 
     @rank_zero_only
@@ -102,14 +122,26 @@ class HistoryLogger(Logger):
         with self.file.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
+    def _append(self) -> None:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns).writerows(self._pending)
+        content = text.getvalue().encode()
+        with refusals_named(self.file, len(content)), self.file.open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
+            except OSError:
+                file.truncate(whole)  # no half of a row
+                raise
+
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         self._columns = self._columns or self._read_columns()
-        partial = self.file.with_name(".metrics.csv.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self.file)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.file, text.getvalue())
 
 
 def loggers_of_run(
@@ -156,13 +188,23 @@ def _in_netrc(url: str) -> bool:
 
 def wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
     """The W&B logger of a run, offline where there is no key; none where W&B is switched off."""
+    try:
+        return _wandb_logger(folder, run_id)
+    except Exception as error:  # not installed, or broken
+        warn_of(error)
+        return None
+
+
+def _wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
     mode = wandb_mode()
     if mode == "disabled":
         return None
     import wandb
 
     offline = mode == "offline"
-    logger = WandbLogger(
+    if offline:  # W&B would report on itself all the same, since it is told the mode later
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    logger = SteadyWandbLogger(
         name=folder.name,
         save_dir=folder,
         id=run_id or token_hex(4),
@@ -178,6 +220,8 @@ def wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
 def sync_line(logger: WandbLogger) -> str | None:
     """The command that uploads an offline run."""
     run = logger.experiment
+    if getattr(logger, "failed", False):
+        return None
     return f"wandb sync {Path(run.dir).parent}" if run.settings.mode in ("offline", "dryrun") else None
 
 
@@ -186,4 +230,8 @@ def finish_wandb(loggers: Sequence[WandbLogger]) -> None:
     if loggers:
         import wandb
 
-        wandb.finish()
+        try:
+            wandb.finish()
+        except Exception as error:  # training itself has ended well, or with an error of its own
+            if not any(getattr(logger, "failed", False) for logger in loggers):
+                warn_of(error)

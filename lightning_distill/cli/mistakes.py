@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from lightning_distill.allowed import allowed
 from lightning_distill.cli import names
 from lightning_distill.cli.messages import Message, behind_a_loop, count_types, keys_of
 from lightning_distill.cli.paragraphs import Paragraphs
+from lightning_distill.cli.plain import SPEC, beside_class_paths, content, strange_keys
+from lightning_distill.cli.words import config_files
 from lightning_distill.errors import ConfigError, DistillError, nearest
 
 _TYPES: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
@@ -31,7 +34,7 @@ def explain(error: BaseException, keys: Sequence[str], words: Sequence[str]) -> 
         if isinstance(cause, DistillError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    if type(error).__name__ == "ArgumentError":
+    if type(error).__name__ == "ArgumentError" or str(error).startswith("Does not validate"):
         text, file = behind_a_loop(error)
         return Complaint(text, keys, [*words[:1], file] if file else words).as_error()
     return None
@@ -60,6 +63,7 @@ class Complaint:
             self._unknown_key,
             self._broken_file,
             self._missing_file,
+            self._not_allowed,
             self._unknown_class,
             self._missing,
             self._wrong_type,
@@ -83,15 +87,17 @@ class Complaint:
             shown = "".join(self.values[:1]).partition("init_args=")[2]
         else:
             shown = "".join(self.message.given[:1]) if "Not a valid subclass" in self.text else ""
-        found, allowed = keys_of(shown), ("class_path", "init_args", "dict_kwargs")
-        strange = [key for key in found if key not in allowed]
-        if "class_path" not in found or not strange:
+        strange = strange_keys(keys_of(shown))
+        if not strange and "Expected an instantiatable class" in self.text:  # it shows what is around only
+            contents = (content(file, self.words) for file in config_files(self.words))
+            strange = [key for config in contents for key in beside_class_paths(config)]
+        if not strange:
             return None
         return self._told.error(
             strange[0],
             f"the key {strange[0]!r} beside class_path",
             "only class_path and init_args there",
-            f"put arguments of the class under init_args{nearest(strange[0], allowed)}",
+            f"put arguments of the class under init_args{nearest(strange[0], SPEC)}",
         )
 
     def _unknown_option(self) -> ConfigError | None:
@@ -120,9 +126,11 @@ class Complaint:
         part = re.search(r"Invalid content in sub-config file (.+?): ", self.text)
         if part is not None and at:
             found = re.findall(r'(\S.*)\n *in ".+", line', self.text)[-1:] or ["a mistake"]
-            return Paragraphs([*self.words[:1], part[1]], self.path).no_yaml(found[0], at[-1])
+            told = found[0].partition(f"{part[1]}: ")[2] or found[0]
+            return Paragraphs([*self.words[:1], part[1]], self.path).no_yaml(told, at[-1])
         if "Problems parsing config" in self.text and at:
-            found = self.message.lines(("in ", "Problems"))[-1:] or ["a mistake"]
+            found = re.findall(r"Problems parsing config: *(\S.*)\n *in ", self.text)
+            found = self.message.lines(("in ", "Problems"))[-1:] or found or ["a mistake"]
             return self._told.no_yaml(found[0], at[-1])
         if "Unexpected config" in self.text:
             wanted = "YAML with keys such as model and data"
@@ -142,10 +150,16 @@ class Complaint:
             path.name, f"no file {shown}", "a YAML file", f"check the path{nearest(path.name, there)}"
         )
 
+    def _not_allowed(self) -> ConfigError | None:
+        """A class of a package that a config may not name."""
+        match = re.search(r"Importing '(.+?)' is not allowed", self.text)
+        return None if match is None else self._told.not_allowed(match[1], allowed())
+
     def _unknown_class(self) -> ConfigError | None:
         """A class that does not exist."""
+        texts = re.finditer(r"Expected a dot import path string: ([A-Z]\w*)", self.text)
         match = (
-            re.search(r"Expected a dot import path string: ([A-Z]\w*)", self.text)
+            next((text for text in texts if text[1] not in self._there), None)
             or re.search(r"module '\S+' has no attribute '(\w+)'", self.text)
             or re.search(r"No module named '(\S+)'", self.text)
         )
@@ -187,16 +201,25 @@ class Complaint:
         got = [value for value in self.values if not value.startswith("Namespace(")]
         value = "".join(got[:1] or self.message.given[:1])
         key = self.path[-1].rpartition(".")[2] if self.path else ""
-        return self._told.error(key, repr(value), " or ".join(dict.fromkeys(wanted)), "correct the value")
+        fix = "correct the value"
+        if value in ("True", "False") and "str" in types:
+            fix = "put it in quotes: YAML takes no, yes, on and off for false and true"
+        return self._told.error(key, repr(value), " or ".join(dict.fromkeys(wanted)), fix)
 
     def _no_class(self) -> ConfigError | None:
         """Something else where a class is taken."""
         wanted = "a dot import path string:|an import path or a subclass spec, but got"
-        match = re.search(rf"Expected (?:{wanted}) (.*)", self.text)
+        texts = re.finditer(rf"Expected (?:{wanted}) (.*)", self.text)
+        match = next((text for text in texts if text[1] not in self._there), None)
         if match is None:
             return None
         found = "nothing" if match[1] == "None" else repr(match[1])
         return self._told.error("", found, "a class: its name, or class_path and init_args", "name one")
+
+    @property
+    def _there(self) -> set[str]:
+        """Short names that are right; of several kinds that may stand there, only one knows them."""
+        return {path.rpartition(".")[2] for path in self.classes}
 
     @property
     def _told(self) -> Paragraphs:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
 
+from lightning_distill.allowed import is_allowed
 from lightning_distill.shelves import SHELVES as SHELVES
 from lightning_distill.shelves import import_shelves as import_shelves
 
@@ -29,7 +30,13 @@ def some(words: Iterable[str], limit: int = 12) -> str:
 
 
 def load(dotted: str) -> Any:
-    """The object with that import path."""
+    """The object with that import path.
+
+    Raises:
+        ImportError: If there is none, or a config may not name it: messages quote what a config holds.
+    """
+    if not is_allowed(dotted) and dotted not in _ROOTS.values():
+        raise ImportError(f"{dotted} is not allowed")
     module, _, name = dotted.rpartition(".")
     return getattr(import_module(module), name)
 

@@ -89,6 +89,21 @@ class Paragraphs:
             is_key=False,
         )
 
+    def not_allowed(self, name: str, packages: Sequence[str]) -> ConfigError:
+        """A class of a package that a config may not name.
+
+        Args:
+            name: Its import path.
+            packages: Those that it may name.
+        """
+        return self.error(
+            name,
+            repr(name),
+            f"a class of the packages that a config may name: {', '.join(packages)}",
+            f"if you trust it, add --allow {name.partition('.')[0]}: what a config names is imported and run",
+            is_key=False,
+        )
+
     def no_yaml(self, found: str, line: object) -> ConfigError:
         """A file is not YAML.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_distill.allowed import kept
 from lightning_distill.cli.command import DistillationCLI
 
 
@@ -14,7 +15,8 @@ def parsed(words: Sequence[str]) -> dict[str, Any]:
     Args:
         words: The command line after the program's name, "fit" first.
     """
-    return _Parsed("fit", words).plain_config
+    with kept():
+        return _Parsed("fit", words).plain_config
 
 
 class _Parsed(DistillationCLI):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]
-
-from lightning_distill import __version__
+from lightning_distill.cli.environment import environment
+from lightning_distill.cli.run_lock import NAME as LOCK
+from lightning_distill.cli.run_lock import RunLock
+from lightning_distill.cli.run_space import try_appending, try_writing
+from lightning_distill.disk import refusals_named
 from lightning_distill.errors import CheckpointError, ConfigError
 
 _INHERITED: Final = "LIGHTNING_DISTILL_RUN"
@@ -40,6 +40,7 @@ class RunFolder:
         self._replaced = self.path.with_name(f".{self.path.name}.{os.getpid()}.replaced")
         self._made: list[Path] = []
         self._committed = False
+        self._lock, self._replaced_lock = RunLock(self.path), RunLock(self.path)
 
     @classmethod
     def for_fit(cls, run: Path | None, resume: bool, overwrite: bool, stem: str) -> RunFolder:
@@ -47,7 +48,6 @@ class RunFolder:
 
         Raises:
             ConfigError: If the folder is in use, or the options contradict each other.
-            CheckpointError: If there is nothing to resume.
         """
         if _follows():
             return cls(Path(os.environ.get(_INHERITED) or run or Path("runs", stem)), resume, overwrite)
@@ -63,9 +63,11 @@ class RunFolder:
             names = [name, *(f"{name}-{n}" for n in range(2, 100))]
             return cls(next(Path("runs", n) for n in names if not Path("runs", n).exists()))
         folder = cls(run, resume, overwrite)
-        if resume:
-            folder.last_checkpoint()
-        elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        RunLock(folder.path).check()
+        folder.restore_replaced()
+        there = run.exists() and (not run.is_dir() or any(run.iterdir()))
+        folder.resume = resume and there
+        if there and not resume:
             folder._check_replaceable()
         return folder
 
@@ -83,13 +85,34 @@ class RunFolder:
                 expected="a new one",
                 fix="go on with that run by --resume auto, replace it by --overwrite, or name another folder",
             )
-        if not self.config.is_file():
+        if not self.is_run_or_empty:
             raise ConfigError(
                 where=f"--run {self}",
                 found="no config.yaml: this is not the folder of a run",
                 expected="a run, since --overwrite removes everything in it",
                 fix="name another folder",
             )
+
+    def restore_replaced(self) -> None:
+        """Undo what a process that was killed while it replaced the run has left."""
+        for old in self.path.parent.glob(f".{self.path.name}.*.replaced"):
+            try:
+                RunLock(old).check()
+            except ConfigError:
+                continue  # it is at work on that
+            if self.config.is_file():
+                shutil.rmtree(old)
+            else:
+                shutil.rmtree(self.path, ignore_errors=True)
+                old.rename(self.path)
+
+    @property
+    def is_run_or_empty(self) -> bool:
+        """Whether what is there may be started again: a run that was killed early has no config yet."""
+        if not self.path.exists():
+            return True
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else {""}
+        return not names or bool(names & {self.config.name, LOCK})
 
     def __str__(self) -> str:
         """As short as it can be typed."""
@@ -134,13 +157,30 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         if _follows():
             return self
-        if self.overwrite and self.path.exists():
-            self.path.rename(self._replaced)
-        if not self.path.exists():
-            self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
-            self.path.mkdir(parents=True)
+        try:
+            with refusals_named(self.path):
+                self._claim()
+            try_writing(self.checkpoints)
+            try_appending(self.path / "metrics.csv")
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        from lightning_distill.checkpoints import sweep  # only now: it loads torch
+
+        sweep(self.checkpoints)
         os.environ[_INHERITED] = str(self.path)
         return self
+
+    def _claim(self) -> None:
+        if self.overwrite and self.path.exists():
+            self._replaced_lock.take()  # it goes along with the folder
+            self.path.rename(self._replaced)
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        if not (self.resume or self._made) and [p.name for p in self.path.iterdir()] != [LOCK]:
+            self._lock.release()  # another run was quicker, and has ended
+            self._check_replaceable()
 
     def commit(self, config: str, details: Mapping[str, Any]) -> None:
         """The run has started: write its config and environment; what it replaces goes.
@@ -153,7 +193,7 @@ class RunFolder:
         if _follows():
             return
         env_file = self.path / "env.json"
-        env = {**_environment(), **details}
+        env = {**environment(), **details}
         if self.resume and env_file.is_file():
             old = json.loads(env_file.read_text(encoding="utf-8"))
             env["before"] = [*old.pop("before", []), old]
@@ -167,14 +207,21 @@ class RunFolder:
         if _follows():
             return
         os.environ.pop(_INHERITED, None)
-        if error is None or self._committed or self.resume:
-            return
-        shutil.rmtree(self.path)
-        for folder in self._made[1:]:
-            if not any(folder.iterdir()):  # another run may have started below it
+        # Where a launcher forks or spawns all processes, one of them has begun the run, not this one.
+        begun = self._committed or self.config.is_file()
+        if not (error is None or begun or self.resume):
+            self._undo()
+        self._lock.release()
+        self._replaced_lock.release()
+
+    def _undo(self) -> None:
+        if self._lock.held:
+            shutil.rmtree(self.path)
+            if not self._made:
+                self.path.mkdir()
+        for folder in self._made:
+            if folder.exists() and not any(folder.iterdir()):  # another run may have started below it
                 folder.rmdir()
-        if not self._made:
-            self.path.mkdir()
         if self._replaced.exists():
             self._replaced.rename(self.path)
 
@@ -194,42 +241,8 @@ def _follows() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0))
 
 
-def differences(old: Path, new: str) -> list[str]:
-    """Settings of model, data and trainer in which two configs differ, one line each."""
-    before, after = (
-        _flat({k: v for k, v in (yaml.safe_load(text) or {}).items() if k in ("model", "data", "trainer")})
-        for text in (old.read_text(encoding="utf-8"), new)
-    )
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys]
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            k: v for name, item in value.items() for k, v in _flat(item, f"{at}.{name}".lstrip(".")).items()
-        }
-    return {at: value}
-
-
-def _environment() -> dict[str, Any]:
-    packages = ("lightning", "torch", "transformers", "timm")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "lightning_distill": __version__,
-        **{package: _version(package) for package in packages},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with refusals_named(path, len(text.encode())):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)

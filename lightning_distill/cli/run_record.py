@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from lightning_distill.callbacks.best_checkpoint import instead_of
 from lightning_distill.cli.loggers import HistoryLogger
 from lightning_distill.cli.run_folder import RunFolder
+from lightning_distill.secrets import redacted_values
 
 
 class RunRecord(Callback):
@@ -31,8 +32,25 @@ class RunRecord(Callback):
     ) -> None:
         self.folder, self.config, self.words = folder, config, words
         self._told = False
+        self._rows: int | None = None
         self.history = [logger for logger in loggers if isinstance(logger, HistoryLogger)]
         self.wandb = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let loggers have hyperparameters without the secrets in them."""
+        for part in (pl_module, getattr(trainer, "datamodule", None)):
+            # What Lightning hands to loggers before training; the module's own hyperparameters stay.
+            given = getattr(part, "_hparams_initial", None)
+            if given:
+                part._hparams_initial = type(given)(redacted_values(dict(given)))  # type: ignore[union-attr]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the history is, so that a run that goes on from here can drop what came after."""
+        return {"rows": self.history[0].rows if self.history else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """How long it was."""
+        self._rows = state_dict["rows"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say once where early stopping waits for a metric that nobody logs."""
@@ -51,12 +69,14 @@ class RunRecord(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Everything is set up and validation has been tried: the run exists."""
-        details: dict[str, Any] = {"command": ["lightning-distill", *self.words]}
+        details: dict[str, Any] = {"command": redacted_values(["lightning-distill", *self.words])}
         if self.wandb:
             details["wandb_id"] = self.wandb[0].version
         self.folder.commit(self.config, details)
         if self.folder.resume:
+            rows = self._rows if trainer.ckpt_path else 0
             for history in self.history:
-                history.rewind(trainer.global_step)
+                if rows is not None:
+                    history.rewind(rows)
         for logger in self.wandb:
             logger.log_hyperparams(yaml.safe_load(self.config))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.errors import CheckpointError, ConfigError, nearest
+from lightning_distill.secrets import MASK, masked_keys
 
 
 def config_files(words: Sequence[str]) -> list[Path]:
@@ -25,6 +26,11 @@ def run_stem(words: Sequence[str]) -> str:
     return Path(_value(words, "--config") or _value(words, "-c") or "fit").stem
 
 
+def names_config(words: Sequence[str]) -> bool:
+    """Whether a command line says by itself what is to be run."""
+    return bool(_value(words, "--config") or _value(words, "-c"))
+
+
 def check_there(checkpoint: Any) -> None:
     """A mistyped path is found before the data are read; names such as "last" are Lightning's to explain."""
     path = Path(str(checkpoint))
@@ -38,14 +44,33 @@ def check_there(checkpoint: Any) -> None:
         )
 
 
+def check_nothing_masked(config: Mapping[str, Any]) -> None:
+    """A config that a run has written has `***` where a secret was, which must be given again.
+
+    Raises:
+        ConfigError: If one is still there.
+    """
+    keys = list(masked_keys(config))
+    if keys:
+        more = f", and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise ConfigError(
+            where=f"config, {keys[0]}",
+            found=f"{MASK}: it was a secret, which a run does not write down{more}",
+            expected="the secret itself",
+            fix=f"give it again on the command line, with {', '.join(f'--{key}' for key in keys[:5])}",
+        )
+
+
 def with_config_of_run(command: str, words: Sequence[str]) -> list[str]:
     """Add `--config RUN/config.yaml` where a command goes on with a run and no config is named."""
     words = list(words)
-    values = {name: _value(words, name) for name in ("--run", "--resume", "--config", "-c", "--ckpt_path")}
-    if values["--config"] or values["-c"] or (command == "fit" and not values["--resume"]):
+    values = {name: _value(words, name) for name in ("--run", "--resume", "--ckpt_path")}
+    if names_config(words) or (command == "fit" and not values["--resume"]):
         return words
     if values["--run"]:
         folder: RunFolder | None = RunFolder(Path(values["--run"]))
+        if command == "fit" and folder is not None:
+            folder.restore_replaced()
     else:
         folder = RunFolder.of_checkpoint(values["--ckpt_path"]) if values["--ckpt_path"] else None
     if folder is None:

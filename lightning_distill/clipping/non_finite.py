@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections import deque
 from typing import Any, Final, NamedTuple
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from lightning_distill.clipping.base import ClipReport, ClipRule
 from lightning_distill.errors import NonFiniteError
-from lightning_distill.gradients import Gradients
+from lightning_distill.gradients import Gradients, counted, non_finite
 
 _NAMED: Final = 5
 
@@ -30,7 +29,7 @@ class NonFiniteGuard(ClipRule):
 
     def edit(self, gradients: Gradients) -> ClipReport:
         """Look, then let the rule edit."""
-        flags = _non_finite(gradients)
+        flags = non_finite(gradients)
         if flags.device.type != "cpu":
             return self.edit_unseen(gradients, flags)
         if flags.any():
@@ -177,7 +176,7 @@ class RaiseNonFinite(NonFiniteGuard):
     def refuse(self, gradients: Gradients, flags: Tensor) -> ClipReport:
         """Raise."""
         at = [i for i, flag in enumerate(flags.tolist()) if flag]
-        found = [_counted(gradients.names[i], gradients.local[i]) for i in at[:_NAMED]]
+        found = [counted(gradients.names[i], gradients.local[i]) for i in at[:_NAMED]]
         raise _error(gradients.step, found, len(at))
 
     def edit_unseen(self, gradients: Gradients, flags: Tensor) -> ClipReport:
@@ -208,35 +207,6 @@ class RaiseNonFinite(NonFiniteGuard):
             if at:
                 self._pending.clear()
                 raise _error(look.step, [repr(look.names[i]) for i in at[:_NAMED]], len(at))
-
-
-def _non_finite(gradients: Gradients) -> Tensor:
-    """Which whole gradients have entries that are not finite: bool "tensors"."""
-    if gradients.device.type != "cpu":
-        largest = torch._foreach_norm([_filled(grad) for grad in gradients.local], math.inf)
-        flags = ~torch.stack([x.to(gradients.device) for x in largest]).isfinite()
-    elif not gradients.splits and all(_is_surely_finite(grad) for grad in gradients.local):
-        return torch.zeros(len(gradients), dtype=torch.bool)
-    else:
-        flags = torch.stack(
-            [~torch.stack(_filled(grad).aminmax()).isfinite().all() for grad in gradients.local]
-        )
-    return gradients.total(flags.float(), largest=True) > 0
-
-
-def _is_surely_finite(grad: Tensor) -> bool:
-    """A quick look: a finite sum of squares has finite entries; one that is not can come from large ones."""
-    if grad.is_contiguous() and grad.dtype in (torch.float32, torch.float64):
-        return math.isfinite(torch.dot(grad.view(-1), grad.view(-1)).item())
-    return math.isfinite(torch.linalg.vector_norm(grad).item())
-
-
-def _filled(grad: Tensor) -> Tensor:
-    return grad if grad.numel() else grad.new_zeros(1)
-
-
-def _counted(name: str, grad: Tensor) -> str:
-    return f"{name!r} ({grad.isnan().sum()} NaN, {grad.isinf().sum()} infinite of {grad.numel()})"
 
 
 def _error(step: int, found: list[str], tensors: int) -> NonFiniteError:

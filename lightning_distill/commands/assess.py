@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lightning_distill.allowed import restrict_imports
 from lightning_distill.commands.opening import (
     batches,
     data_and_task,
@@ -118,6 +119,7 @@ def _student(config: dict[str, Any], run: Path | None, path: Path) -> Multimodal
     from lightning_distill.export import load_student
     from lightning_distill.model import MultimodalModel
 
+    restrict_imports()
     if run is not None:
         own = run_config(run)
         return load_student(run / "student", packages=sorted(packages(own["model"])))

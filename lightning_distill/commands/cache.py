@@ -46,7 +46,7 @@ def fill(config: Mapping[str, Any], splits: Sequence[str], part: tuple[int, int]
         Exit code.
 
     Raises:
-        OSError: If the disk refuses.
+        DiskError: If the disk refuses.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_distill.commands.opening import finished_run
-from lightning_distill.errors import ConfigError
+from lightning_distill.errors import ConfigError, printable
 from lightning_distill.quiet import silence_tips
 
 
@@ -43,9 +43,16 @@ def main(argv: Sequence[str]) -> int:
     save_contributions(found, options.split, out)
     save_sample_contributions(found, samples)
     console = Console()
-    console.print(contribution_table(found, f"{run}, split {options.split}, {found.samples:,} samples"))
+    console.print(
+        contribution_table(found, printable(f"{run}, split {options.split}, {found.samples:,} samples"))
+    )
     console.print(f"\n{contribution_sentence(found)}", highlight=False, markup=False)
-    console.print(f"\nWrote {out} and {samples}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"\nWrote {printable(out, 5000)} and {printable(samples, 5000)}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_distill.commands.opening import finished_run
-from lightning_distill.errors import ConfigError
+from lightning_distill.errors import ConfigError, printable
 from lightning_distill.quiet import silence_tips
 
 
@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
     results = evaluate_subsets(opened.student, opened.data, opened.task, options.split)
     save_subsets(results, options.split, out)
     console = Console()
-    console.print(subset_table(results, f"{run}, split {options.split}"))
-    console.print(f"\nWrote {out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(subset_table(results, printable(f"{run}, split {options.split}")))
+    console.print(f"\nWrote {printable(out, 5000)}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonargparse
 
+from lightning_distill.allowed import refusal, restrict_imports
 from lightning_distill.errors import ConfigError, DistillError
 
 
@@ -21,6 +22,7 @@ def make(kind: type, key: str, spec: Mapping[str, Any]) -> Any:
     Raises:
         DistillError: Whatever keeps it from being made.
     """
+    restrict_imports()
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, key, fail_untyped=False)
     try:
@@ -36,6 +38,9 @@ def own_mistake(error: BaseException, key: str) -> DistillError:
         error: What was raised.
         key: Where it stands in the config.
     """
+    refused = refusal(error, key)
+    if refused is not None:
+        return refused
     cause: BaseException | None = error
     first = error
     while cause is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lightning_distill.allowed import refusal, restrict_imports
 from lightning_distill.errors import CheckpointError, ConfigError, DistillError, nearest
 from lightning_distill.shelves import import_shelves
 
@@ -30,9 +31,11 @@ def run_config(run: Path) -> dict[str, Any]:
     """
     import yaml  # type: ignore[import-untyped]
 
+    from lightning_distill.safe_yaml import load_yaml
+
     path = run / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = load_yaml(path.read_text(encoding="utf-8"))
         if not all(isinstance(config[key]["class_path"], str) for key in ("data", "model")):
             raise TypeError("class_path")
     except FileNotFoundError:
@@ -77,7 +80,8 @@ def finished_run(run: Path) -> Finished:
     config = run_config(run)
     from lightning_distill.export import load_student  # only now: a mistyped folder is told at once
 
-    # What this config names is run in any case, to make the data: its packages are trusted already.
+    # What this config may name is trusted in any case, to make the data; what it may not, stays refused.
+    restrict_imports()
     student = load_student(run / "student", packages=sorted(packages(config["model"])))
     return Finished(str(run), student, *data_and_task(config, run / "config.yaml"))
 
@@ -111,8 +115,10 @@ def _read(path: Path, keys: Sequence[tuple[str, ...]], fix: str) -> dict[str, An
     """A config in which these keys have a value."""
     import yaml
 
+    from lightning_distill.safe_yaml import load_yaml
+
     try:
-        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = load_yaml(path.read_text(encoding="utf-8"))
         for key in keys:
             value: Any = config
             for part in key:
@@ -163,6 +169,7 @@ def data_and_task(config: dict[str, Any], path: Path) -> tuple[MultimodalDataMod
 
     import_shelves()
     wanted = {"data": config["data"]}
+    restrict_imports()
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     task = (config["model"].get("init_args") or {}).get("task")
@@ -192,6 +199,9 @@ def mistake(error: BaseException, path: Path) -> DistillError:
         error: What was raised.
         path: Where the config stands, for messages.
     """
+    refused = refusal(error, path)
+    if refused is not None:
+        return refused
     while error.__cause__ is not None and not isinstance(error, DistillError):
         error = error.__cause__
     if isinstance(error, DistillError):
@@ -221,6 +231,7 @@ def teacher_of(config: dict[str, Any], run: Path | None, path: Path) -> Teacher:
     from lightning_distill.export import load_student
     from lightning_distill.teachers import FrozenTeacher, Teacher
 
+    restrict_imports()
     if run is not None:
         return FrozenTeacher(load_student(run / "student", packages=sorted(packages(config["model"]))))
     parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_distill.commands.opening import Finished, finished_run
-from lightning_distill.errors import ConfigError
+from lightning_distill.errors import ConfigError, printable
 from lightning_distill.quiet import silence_tips
 
 
@@ -40,14 +40,16 @@ def main(argv: Sequence[str]) -> int:
         run.name: robustness_curves(run.student, run.data, run.task, split, levels=options.levels, seed=seed)
         for run in opened
     }
-    title = f"{paths[0]}, split {split}" if len(paths) == 1 else f"{len(paths)} runs, split {split}"
+    what = printable(paths[0]) if len(paths) == 1 else f"{len(paths)} runs"
+    title = f"{what}, split {split}"
     written = [
         save_robustness(runs, metric, split, seed, out / "robustness.json"),
         save_robustness_picture(runs, metric, title, out / "robustness.png"),
     ]
     console = Console()
     console.print(robustness_table(runs, metric, title))
-    console.print(f"\nWrote {written[0]} and {written[1]}", highlight=False, markup=False, soft_wrap=True)
+    told = printable(f"Wrote {written[0]} and {written[1]}", 9000)
+    console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from multiprocessing.util import get_temp_dir
 from typing import Any, ClassVar, Final
 
 import torch
@@ -14,6 +15,7 @@ from lightning_distill.data.bad_samples import BadSampleLog, Substituted
 from lightning_distill.data.dataset import MultimodalDataset
 from lightning_distill.data.sampling import BatchKey
 from lightning_distill.data.stream_dataset import StreamDataset, StreamEnd, StreamSampler
+from lightning_distill.data.worker_signals import outlive_signals
 from lightning_distill.errors import DistillError, WorkerError
 from lightning_distill.structures import Batch
 
@@ -76,6 +78,10 @@ class BatchLoader(DataLoader[Batch | DistillError | Substituted | StreamEnd]):
             raise lost from error
 
     def _get_iterator(self) -> Any:
+        if self.num_workers:
+            # Workers inherit the folder of their sockets, and this process removes it at its end: also what a
+            # worker that was killed has left there.
+            get_temp_dir()
         return _Looking(self) if self.num_workers else super()._get_iterator()
 
     def _stop_workers(self) -> None:
@@ -142,15 +148,16 @@ def batch_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         timeout=BatchLoader.patience if num_workers else 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_work,
     )
 
 
-def _one_thread(worker: int) -> None:
-    """OpenCV's own threads and forked workers do not go together."""
+def _begin_work(worker: int) -> None:
+    """OpenCV's own threads and forked workers do not go together; signals are not for workers."""
     import cv2
 
     cv2.setNumThreads(0)
+    outlive_signals()
 
 
 def resume_point(trainer: Any) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.encoders.base import Encoder
+from lightning_distill.sizes import check_sizes
 from lightning_distill.structures import Feature, Tokens
 
 
@@ -34,6 +35,7 @@ class LogMelCNN(Encoder):
         normalise: bool = True,
         tokens: bool = False,
     ) -> None:
+        check_sizes(type(self).__name__, {"mels": mels, "width": width, "embedding_dim": embedding_dim})
         super().__init__(embedding_dim, tokens)
         self.mels = mels
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.encoders.base import Encoder
+from lightning_distill.sizes import check_sizes
 from lightning_distill.structures import Feature, Tokens
 
 
@@ -29,6 +30,9 @@ class ImageCNN(Encoder):
     def __init__(
         self, channels: int = 1, width: int = 16, embedding_dim: int = 64, tokens: bool = False
     ) -> None:
+        check_sizes(
+            type(self).__name__, {"channels": channels, "width": width, "embedding_dim": embedding_dim}
+        )
         super().__init__(embedding_dim, tokens)
         self.channels = channels
         layers: list[nn.Module] = [

@@ -90,12 +90,14 @@ def _loaded(model_name: str, pretrained: bool, weights: Path | None, channels: i
     import timm
     from safetensors import SafetensorError
 
-    files = ("config.json", "model.safetensors")
-    missing = [] if weights is None else [name for name in files if not Path(weights, name).is_file()]
+    kind, _, named = model_name.partition(":")
+    folder = Path(named) if weights is None and kind == "local-dir" and pretrained else weights
+    files = ("config.json", "model.safetensors")  # timm itself would also take a pickle
+    missing = [] if folder is None else [name for name in files if not Path(folder, name).is_file()]
     if missing:
         raise ConfigError(
             where="TimmImageEncoder.weights",
-            found=f"no {' and no '.join(missing)} in {weights}",
+            found=f"no {' and no '.join(missing)} in {folder}",
             expected="a folder with config.json and model.safetensors",
             fix="write it with timm.models.save_for_hf(model, folder, safe_serialization=True)",
         )

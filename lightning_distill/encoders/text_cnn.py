@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from lightning_distill.encoders.base import Encoder
+from lightning_distill.sizes import check_sizes
 from lightning_distill.structures import Feature, Tokens
 
 
@@ -34,6 +35,15 @@ class ByteTextCNN(Encoder):
         embedding_dim: int = 64,
         tokens: bool = False,
     ) -> None:
+        check_sizes(
+            type(self).__name__,
+            {
+                "vocabulary_size": vocabulary_size,
+                "width": width,
+                "kernel_size": kernel_size,
+                "embedding_dim": embedding_dim,
+            },
+        )
         super().__init__(embedding_dim, tokens)
         self.embed = nn.Embedding(vocabulary_size, width)
         self.first = nn.Conv1d(width, width, kernel_size, padding="same")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_distill.encoders.base import Encoder
+from lightning_distill.encoders.model_config import check_config
 from lightning_distill.errors import ConfigError
 from lightning_distill.structures import Feature, Tokens
 
@@ -26,7 +27,7 @@ class TransformersTextEncoder(Encoder):
         tokens: Return the last hidden states as `Tokens`.
 
     Raises:
-        ConfigError: If the model cannot be found or loaded.
+        ConfigError: If the model cannot be found or loaded, or its config.json asks for code from elsewhere.
 
     Source of the pooling: Reimers and Gurevych, Sentence-BERT (1908.10084), section 3.
     """
@@ -39,14 +40,20 @@ class TransformersTextEncoder(Encoder):
         from safetensors import SafetensorError
 
         options: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32}
+        local = Path(model).is_dir()
         try:
+            check_config(model, "TransformersTextEncoder.model")
             if pretrained:
-                backbone = transformers.AutoModel.from_pretrained(model, use_safetensors=True, **options)
+                backbone = transformers.AutoModel.from_pretrained(
+                    model, use_safetensors=True, local_files_only=local, **options
+                )
             else:
-                config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
+                config = transformers.AutoConfig.from_pretrained(
+                    model, trust_remote_code=False, local_files_only=local
+                )
                 backbone = transformers.AutoModel.from_config(config, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            kind = "folder" if Path(model).is_dir() else "name"
+            kind = "folder" if local else "name"
             raise ConfigError(
                 where="TransformersTextEncoder.model",
                 found=f"{kind} {model!r}: {str(error).splitlines()[0]}",

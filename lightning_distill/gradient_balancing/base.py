@@ -94,6 +94,9 @@ class GradientBalancer(nn.Module, ABC):
         """
         return {}
 
+    def begin_validation(self) -> None:
+        """Before every validation of a training; one that was broken off is done again from its beginning."""
+
     def end_epoch(self, average: Callable[[Tensor], Tensor]) -> None:
         """After every training epoch and its validation.
 

@@ -88,7 +88,8 @@ class GBlending(GradientBalancer):
         self.super_epoch = super_epoch
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
         self.sums, self.last, self.weights = Memory(), Memory(), Memory()
-        self._validated: dict[str, Tensor] = {}
+        self.validated = Memory()
+        """Of this process only: processes may have different numbers of batches in validation."""
 
     def terms(self, weighted: Mapping[str, Tensor], view: StudentView) -> dict[str, Tensor]:
         """The terms times their weight, and "unimodal/<modality>" times its own."""
@@ -129,13 +130,17 @@ class GBlending(GradientBalancer):
         pairs = [torch.stack([losses[n].float() * counts[n], counts[n].float()]) for n in losses]
         values = torch.stack([torch.where(pair.isfinite().all(), pair, 0.0) for pair in pairs])
         if self.training:
-            self._validated = {}  # in the middle of an epoch, or before all training
+            self.begin_validation()  # forget one in the middle of an epoch, or before all training
             for name, value in zip(losses, summed(values), strict=True):
                 self.sums.at(name, value).add_(value)
             return
-        # Processes may have different numbers of batches here: they meet at the epoch's end.
         for name, value in zip(losses, values, strict=True):
-            self._validated[name] = self._validated.get(name, 0) + value
+            self.validated.at(name, value).add_(value)
+
+    def begin_validation(self) -> None:
+        """Forget the last one."""
+        for kept in self.validated.buffers():
+            kept.zero_()
 
     @torch.no_grad()
     def end_epoch(self, average: Callable[[Tensor], Tensor]) -> None:
@@ -144,10 +149,7 @@ class GBlending(GradientBalancer):
         if not names:
             return
         sums = [self.sums.at(n, self.epochs.new_zeros(2)) for n in names]
-        pairs = [
-            torch.stack([s, self._validated.get(n, torch.zeros_like(s))])
-            for n, s in zip(names, sums, strict=True)
-        ]
+        pairs = [torch.stack([s, self.validated.at(n, s)]) for n, s in zip(names, sums, strict=True)]
         total, count = average(torch.stack(pairs)).unbind(dim=2)
         now = torch.cat([total / torch.where(count > 0, count, 1.0), torch.ones_like(count[:, :1])], dim=1)
         before = torch.stack([self.last.at(n, now[0]) for n in names])
@@ -160,7 +162,7 @@ class GBlending(GradientBalancer):
             self.last.at(name, now[i]).copy_(torch.where(due, now[i], before[i]))
             sums[i].zero_()
         self.epochs += 1
-        self._validated = {}
+        self.begin_validation()
 
     def extra_repr(self) -> str:
         """Show the setting."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_distill.gradients.norms import scaled_norm, tensor_norms, unit_of, widest
 
+_HALF: Final = float(torch.finfo(torch.float16).max)
 _SMALLEST: Final = float(torch.finfo(torch.float32).tiny)
 
 
@@ -143,11 +144,12 @@ class Gradients:
         Args:
             bound: A number, or 0-d.
         """
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or (not isinstance(bound, Tensor) and bound > _HALF):
             # One pass. By a tensor torch clamps five times slower, and here nothing waits for `item`.
             number = bound.item() if isinstance(bound, Tensor) else bound
             for grad in self.local:
-                grad.clamp_(-number, number)
+                top = _held(number, grad)
+                grad.clamp_(-top, top)
         elif isinstance(bound, Tensor):
             for grad in self.local:
                 near = bound.to(grad.device)
@@ -180,6 +182,11 @@ class Gradients:
             alike.setdefault((grad.device, wide), []).append(grad)
         for (device, dtype), grads in alike.items():
             torch._foreach_mul_(grads, factor.to(device, dtype))
+
+
+def _held(bound: float, grad: Tensor) -> float:
+    """The bound, or the largest number the gradient's type holds: torch refuses to clamp by more."""
+    return min(bound, torch.finfo(grad.dtype).max) if bound > _HALF else bound
 
 
 def _multiply(pairs: Sequence[tuple[Tensor, float]]) -> None:

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lightning_distill.disk import refusals_named
+from lightning_distill.secrets import redacted_values
+
 
 def write_atomically(path: Path | str, content: bytes | str) -> Path:
     """Write beside the target, then rename: a reader sees the old file or the new one, never half of one.
@@ -18,21 +21,26 @@ def write_atomically(path: Path | str, content: bytes | str) -> Path:
 
     Returns:
         The target.
+
+    Raises:
+        DiskError: If the disk refuses; what was there before is as it was.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two runs that write the same target from writing into one file.
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    raw = content.encode() if isinstance(content, str) else content
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, target)
+        with refusals_named(target, len(raw)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(raw)
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     return target
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    """Write a value as JSON, like `write_atomically`; NaN and infinity become null.
+    """Write a value as JSON, like `write_atomically`; NaN and infinity become null, secrets `***`.
 
     Args:
         path: The target; its folder is made where needed.
@@ -41,7 +49,7 @@ def write_json(path: Path | str, value: Any) -> Path:
     Returns:
         The target.
     """
-    text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_without_nan(redacted_values(value)), indent=2, ensure_ascii=False, allow_nan=False)
     return write_atomically(path, text + "\n")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lightning_distill.errors import ConfigError
 from lightning_distill.schedules.base import Schedule
 
@@ -14,7 +16,7 @@ class LinearWarmup(Schedule):
         epochs: 1 or more.
 
     Raises:
-        ConfigError: If there is less than one epoch.
+        ConfigError: If there is less than one epoch, or the weight is negative or not finite.
 
     Source: Zhao et al., Decoupled Knowledge Distillation (2203.08679), the authors' training settings.
 
@@ -29,6 +31,13 @@ class LinearWarmup(Schedule):
                 found=epochs,
                 expected="1 or more",
                 fix="give a plain weight",
+            )
+        if not 0 <= weight < math.inf:
+            raise ConfigError(
+                where="LinearWarmup.weight",
+                found=weight,
+                expected="a finite number of 0 or more",
+                fix="give the weight that the last epochs have, for example 1.0",
             )
         self.weight, self.epochs = weight, epochs
 

@@ -54,6 +54,8 @@ def mend(folder: Path, space: int, record: int, remove: bool = True) -> Mended:
                 except BlockingIOError:
                     skipped += 1
                     continue
+                if not os.fstat(file.fileno()).st_size:
+                    continue  # its writer has just begun, or was stopped before it had written anything
                 found, blocks = _mend_one(index, space, record, remove)
                 checked += blocks
                 damage += found

@@ -125,11 +125,20 @@ class SegmentWriter:
         return entry.tobytes()
 
     def _open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._data = self.path.with_suffix(".data").open("xb", buffering=0)
-        self._index = self.path.open("xb", buffering=0)
-        fcntl.flock(self._index, fcntl.LOCK_SH)  # says that the segment still grows; ends with the process
-        _write_all(self._index, memoryview(make_header(self._name, self._space, self._record).tobytes()))
+        data = self.path.with_suffix(".data")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._data = data.open("xb", buffering=0)
+            self._index = self.path.open("xb", buffering=0)
+            fcntl.flock(self._index, fcntl.LOCK_SH)  # says that the segment still grows; ends with the process
+            header = make_header(self._name, self._space, self._record)
+            _write_all(self._index, memoryview(header.tobytes()))
+        except OSError:
+            self._give_up()
+            with contextlib.suppress(OSError):  # half a header would be damage
+                self.path.unlink(missing_ok=True)
+                data.unlink(missing_ok=True)
+            raise
 
     def commit(self) -> None:
         """Let everything added so far count, also after a loss of power.

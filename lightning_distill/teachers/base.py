@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_distill.extraction import LayerExtractor
+from lightning_distill.identity import identity_of
 from lightning_distill.structures import Batch, ModelOutput, is_layer
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class Teacher(ABC):
     @abstractmethod
     def tensors(self) -> Iterator[Tensor]:
         """Parameters and buffers, for checks that none is shared with the student."""
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """What must not change while it teaches, by name; its tensors by number where it tells no names."""
+        return ((f"tensor {at}", tensor) for at, tensor in enumerate(self.tensors()))
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Name -> hash of what must not change, as it is or, where it is gone or split, as it was."""
+        return {name: identity_of(tensor) for name, tensor in self.named_tensors()}
 
     @abstractmethod
     def read_layers(self, names: Sequence[str]) -> None:
@@ -176,6 +185,12 @@ class ModelTeacher(Teacher):
         """The model's parameters and buffers."""
         return chain(self._model.parameters(), self._model.buffers())
 
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers, without those buffers that models keep for their own use only."""
+        saved = self._model.state_dict()
+        named = chain(self._model.named_parameters(), self._model.named_buffers())
+        return ((name, tensor) for name, tensor in named if name in saved)
+
 
 class TeacherWrapper(Teacher):
     """A teacher that has another one answer, and changes something about it; all else is the other's.
@@ -201,6 +216,14 @@ class TeacherWrapper(Teacher):
     def tensors(self) -> Iterator[Tensor]:
         """Those of the other."""
         return self.teacher.tensors()
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Those of the other."""
+        return self.teacher.named_tensors()
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Those of the other."""
+        return self.teacher.fingerprints()
 
     def read_layers(self, names: Sequence[str]) -> None:
         """Ask the other."""

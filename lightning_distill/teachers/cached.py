@@ -17,6 +17,7 @@ from lightning_distill.caching import AnswerCache, AnswerFormat, Lookup, lookups
 from lightning_distill.caching.lookup import EVALUATION, PENDING
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.data.index import cache_folder
+from lightning_distill.disk import refusals_named
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.identity import identity_of
 from lightning_distill.storage import MISSING
@@ -81,7 +82,7 @@ class CachedTeacher(Teacher):
         live = self._teacher()
         self.num_classes, self.classes = live.num_classes, live.classes
         self.preprocessing = live.preprocessing
-        self._modalities = tuple(live.requirements)
+        self._modalities, self._fingerprints = tuple(live.requirements), live.fingerprints()
         self._cache: AnswerCache | None = None
         self.lookups: dict[int, Lookup] = {}
         self._writes = True
@@ -147,6 +148,14 @@ class CachedTeacher(Teacher):
     def tensors(self) -> Iterator[Tensor]:
         """Those of the teacher, while it is there."""
         return iter(()) if self._live is None else self._live.tensors()
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Those of the teacher, while it is there."""
+        return iter(()) if self._live is None else self._live.named_tensors()
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Those of the teacher, also when it is gone."""
+        return self._fingerprints
 
     # -- the cache ------------------------------------------------------------------------------------
 
@@ -265,15 +274,18 @@ class CachedTeacher(Teacher):
             Samples done so far.
 
         Raises:
-            OSError: If the disk refuses; what was committed before stays.
+            DiskError: If the disk refuses; what was committed before stays.
         """
         done = 0
         for batch in batches:
             with torch.no_grad():
-                self._add(batch, self.cache.encode(self._teacher()(batch)))
+                records = self.cache.encode(self._teacher()(batch))
+            with refusals_named(self.cache.folder):
+                self._add(batch, records)
             done += len(batch["sample_id"])
             yield done
-        self.cache.close()
+        with refusals_named(self.cache.folder):
+            self.cache.close()
         self.cache.refresh()
         self._search()
 

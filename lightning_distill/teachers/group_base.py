@@ -155,6 +155,14 @@ class TeacherGroup(Teacher):
         """Of all."""
         return chain.from_iterable(teacher.tensors() for teacher in self.teachers.values())
 
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Of all, each under its name."""
+        return ((f"{n}.{key}", x) for n, t in self.teachers.items() for key, x in t.named_tensors())
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of all, each under its name."""
+        return {f"{n}.{key}": x for n, t in self.teachers.items() for key, x in t.fingerprints().items()}
+
     def open(self, data: MultimodalDataModule, splits: Sequence[str]) -> None:
         """Tell all."""
         for teacher in self.teachers.values():

@@ -55,6 +55,7 @@ class ShardedTeacher(TeacherWrapper):
         self.dtype = _DTYPES[dtype]
         self.blocks = [child for path in blocks for child in find_module(teacher.model, path).children()]
         self._model, self.is_sharded = teacher.model.to(self.dtype), False
+        self._fingerprints = teacher.fingerprints()
 
     @property
     def identity(self) -> object:
@@ -90,6 +91,10 @@ class ShardedTeacher(TeacherWrapper):
     def tensors(self) -> Iterator[Tensor]:
         """The teacher's; of split ones, the part that is here."""
         return (t.to_local() if hasattr(t, "to_local") else t for t in self.teacher.tensors())
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """The teacher's, before it was split."""
+        return self._fingerprints
 
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_distill.errors import ConfigError, TeacherError, nearest
+from lightning_distill.identity import identity_of
 from lightning_distill.knowledge import Knowledge
 from lightning_distill.structures import OUTPUT_NAMES, Batch, ModelOutput
 from lightning_distill.teachers.base import Teacher
@@ -98,3 +99,7 @@ class StoredTeacher(Teacher):
     def tensors(self) -> Iterator[Tensor]:
         """None."""
         return iter(())
+
+    def fingerprints(self) -> Mapping[str, str]:
+        """Of the folder's arrays, by the checksums in it."""
+        return {name: identity_of(entry) for name, entry in self.knowledge.content["arrays"].items()}

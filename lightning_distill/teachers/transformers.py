@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_distill.encoders.model_config import check_config
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers.base import ModelTeacher
@@ -26,7 +27,7 @@ class TransformersTeacher(ModelTeacher):
         embedding: Path of the module whose output is the embedding, such as `bert.pooler`.
 
     Raises:
-        ConfigError: If the model cannot be found or loaded.
+        ConfigError: If the model cannot be found or loaded, or its config.json asks for code from elsewhere.
         TeacherError: If names and number of classes differ.
     """
 
@@ -64,10 +65,13 @@ def _load(model: str) -> Any:
     import transformers
     from safetensors import SafetensorError
 
+    local = Path(model).is_dir()
     try:
+        check_config(model, "TransformersTeacher.model")
         loaded, told = transformers.AutoModelForSequenceClassification.from_pretrained(
             model,
             use_safetensors=True,
+            local_files_only=local,
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
@@ -76,7 +80,7 @@ def _load(model: str) -> Any:
         if missing:  # transformers would go on with random ones
             raise ValueError(f"no weights for {', '.join(missing[:3])}")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        kind = "folder" if Path(model).is_dir() else "name"
+        kind = "folder" if local else "name"
         raise ConfigError(
             where="TransformersTeacher.model",
             found=f"{kind} {model!r}: {str(error).splitlines()[0]}",

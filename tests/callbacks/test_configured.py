@@ -111,7 +111,7 @@ def test_so_it_does_under_a_schedule(tmp_path: Path, rate: float) -> None:
 
 
 def test_patience_counts(tmp_path: Path) -> None:
-    still = {"optimizer": partial(SGD, lr=0.0)}
+    still = {"optimizer": partial(SGD, lr=1e-9)}
     _, _, first = fit(tmp_path, 20, patience=2, **still)
     _, _, second = fit(tmp_path, 20, patience=4, resume=True, **still)
     epochs = len(make_data().train_dataloader())

@@ -75,7 +75,17 @@ def test_a_key_of_the_command(project: Project) -> None:
         check_names(["doctor", "-c", file])
 
 
-@pytest.mark.parametrize("name", sorted(set(IN_A_FILE) - {*FOUND, "top key"}))
+OUTSIDE = ("no such module", "no such module of a callable")
+"""Classes of packages that a config may not name."""
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_packages_from_outside_are_found(project: Project, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"mistake\.yaml, line \d+, .* found 'mine\..* add --allow mine"):
+        check_names(["fit", "--config", project.change("mistake.yaml", IN_A_FILE[name][0])])
+
+
+@pytest.mark.parametrize("name", sorted(set(IN_A_FILE) - {*FOUND, *OUTSIDE, "top key"}))
 def test_other_mistakes_are_left_to_the_parser(project: Project, name: str) -> None:
     check_names(["fit", "--config", project.change("mistake.yaml", IN_A_FILE[name][0])])
 
@@ -99,7 +109,7 @@ def test_no_yaml(project: Project) -> None:
         check_names(["fit", "-c", "broken.yaml"])
 
 
-@pytest.mark.parametrize("text", ["hello", "- a", "", "a: !mine b"])
+@pytest.mark.parametrize("text", ["hello", "- a", "", "a: 2026-13-45"])
 def test_what_is_no_mapping_is_left_to_the_parser(project: Project, text: str) -> None:
     Path("odd.yaml").write_text(text)
     check_names(["fit", "--config=odd.yaml", "-c", "nowhere.yaml", "--config", "."])
@@ -136,6 +146,7 @@ def test_what_the_parser_accepts_is_accepted(
     project: Project, edit: Callable[[Config], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(".")
+    monkeypatch.setenv("LIGHTNING_DISTILL_ALLOW", "early_terms")
     Path("part.yaml").write_text("class_path: ConcatFusion\n")
     Path("early_terms.py").write_text(
         "from lightning_distill.losses import LogitKD\n"

@@ -128,7 +128,7 @@ IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
     "no such module": (
         lambda c: c["data"]["init_args"]["source"].update(class_path="mine.Source"),
         "data.source",
-        ["found 'mine.Source'", "another DataSource"],
+        ["found 'mine.Source'", "packages that a config may name", "--allow mine"],
     ),
     "number in a loss": (
         lambda c: distil(c, init_args={"temperature": "abc"}),
@@ -213,7 +213,7 @@ IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
     "no such module of a callable": (
         lambda c: student(c).update(fusion={"class_path": "mine.Head"}),
         "model.student.fusion",
-        ["found 'mine.Head'", "or another FusionHead"],
+        ["found 'mine.Head'", "packages that a config may name", "--allow mine"],
     ),
     "value out of range": (
         lambda c: module(c).update(clip_rule={"class_path": "ValueClip", "init_args": {"epsilon": -1}}),
@@ -223,6 +223,7 @@ IN_A_FILE: dict[str, tuple[Callable[[Config], Any], str, list[str]]] = {
 }
 
 
+@pytest.mark.row("F1")
 @pytest.mark.parametrize("name", IN_A_FILE)
 def test_mistake_in_a_file(project: Project, name: str) -> None:
     edit, where, parts = IN_A_FILE[name]
@@ -254,6 +255,7 @@ ON_THE_LINE: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+@pytest.mark.row("F1")
 @pytest.mark.parametrize("name", ON_THE_LINE)
 def test_mistake_on_the_command_line(project: Project, name: str) -> None:
     words, parts = ON_THE_LINE[name]
@@ -294,6 +296,22 @@ def test_mistake_in_a_part_file(project: Project, name: str, named: str) -> None
     assert where in paragraph.partition(": found ")[0]
     assert told in paragraph
     assert len(paragraph) < 500
+
+
+@pytest.mark.parametrize(
+    ("edit", "wanted"),
+    [
+        (lambda c: c["data"]["init_args"]["source"].update(class_path="mine.Source"), "another DataSource"),
+        (lambda c: student(c).update(fusion={"class_path": "mine.Head"}), "or another FusionHead"),
+    ],
+)
+def test_an_allowed_package_that_is_not_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch, edit: Callable[[Config], Any], wanted: str
+) -> None:
+    monkeypatch.setenv("LIGHTNING_DISTILL_ALLOW", "mine")
+    paragraph = project.fails("fit", "--config", project.change("mistake.yaml", edit))
+    assert "found 'mine." in paragraph
+    assert wanted in paragraph
 
 
 def test_a_part_file_and_a_mistake_after_it(project: Project) -> None:

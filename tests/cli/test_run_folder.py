@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from lightning_distill import load_student
-from lightning_distill.cli.run_folder import RunFolder, differences
+from lightning_distill.cli.config_changes import differences
+from lightning_distill.cli.run_folder import RunFolder
 from tests.cli.conftest import Project
 
 
@@ -169,7 +170,10 @@ def test_best_survives_a_move(trained: Project) -> None:
 def test_resume_needs_something_to_go_on_with(trained: Project) -> None:
     project = trained
     resume = ("fit", "--config", "small.yaml", "--resume", "auto")
-    assert "no checkpoints/last.ckpt" in project.fails(*resume, "--run", "nowhere", code=4)
+    Path("b").mkdir()
+    Path("b/config.yaml").write_text(Path("small.yaml").read_text())
+    bare = ("fit", "--resume", "auto", "--run", "b")
+    assert "no checkpoints/last.ckpt" in project.fails(*bare, code=4)
     assert "without --run" in project.fails(*resume)
     assert "no config.yaml" in project.fails("fit", "--run", "nowhere", "--resume", "auto")
     both = ("--run", "a", "--ckpt_path", "a/checkpoints/last.ckpt")

@@ -196,6 +196,7 @@ def test_a_copy_goes_its_own_way(cls: Any) -> None:
         assert same(history(rule), before)
 
 
+@pytest.mark.row("G4")
 @RULES
 @pytest.mark.parametrize(
     ("kind", "grad"),

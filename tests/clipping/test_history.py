@@ -94,6 +94,7 @@ def test_a_second_look_at_a_step_moves_nothing(make: Rule) -> None:
         assert same(history(rule), moved)
 
 
+@pytest.mark.row("G6")
 @EVERY
 @pytest.mark.parametrize("when", [0, 2, 6])
 def test_a_resumed_rule_goes_on_bit_for_bit(make: Rule, when: int, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def clipped(rule: ClipRule, values: Tensor) -> Tensor:
     return torch.stack([weight.grad for weight in weights.values() if weight.grad is not None])
 
 
+@pytest.mark.row("G4")
 @pytest.mark.parametrize("name", list(BOUNDING))
 @given(values=FINITE, epsilon=EPSILON)
 def test_norms_never_grow_and_what_is_finite_stays_so(
@@ -76,6 +77,7 @@ def test_twice_is_once(name: str, values: NDArray[np.float32], epsilon: float) -
     torch.testing.assert_close(clipped(STATELESS[name](epsilon), once), once, rtol=ROUNDING, atol=1e-44)
 
 
+@pytest.mark.row("G4")
 @pytest.mark.parametrize("name", list(STATELESS))
 @given(values=FINITE)
 def test_under_the_bound_every_bit_stays(name: str, values: NDArray[np.float32]) -> None:

@@ -409,11 +409,12 @@ def test_a_step_that_fails_is_one_finding(doctor: Doctor) -> None:
     """An error of torch's, that no check of ours foresees."""
 
     def change(config: Config) -> None:
-        optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "nesterov": True}}
+        both = {"lr": 0.1, "fused": True, "foreach": True}
+        optimizer = {"class_path": "torch.optim.SGD", "init_args": both}
         module(config)["optimizer"] = optimizer
 
     told = doctor(change=change, code=1)
-    assert "one training batch found ValueError: Nesterov momentum requires a momentum" in told
+    assert "one training batch found RuntimeError: `fused` and `foreach` cannot be `True` together" in told
     assert doctor.count("error") == 1
 
 
@@ -473,7 +474,9 @@ def test_a_stream(doctor: Doctor) -> None:
     assert "found none: a stream leaves its last, incomplete batch out" in told
 
 
-def test_a_data_module_of_somebody_else(doctor: Doctor) -> None:
+def test_a_data_module_of_somebody_else(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_DISTILL_ALLOW", "lightning.pytorch.demos")
+
     def change(config: Config) -> None:
         config["data"] = {"class_path": "lightning.pytorch.demos.boring_classes.BoringDataModule"}
 

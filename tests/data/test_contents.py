@@ -40,6 +40,7 @@ def test_digests_are_remembered_until_a_file_is_touched(
     assert read == ["3.bin"]
 
 
+@pytest.mark.row("C5")
 def test_C5_a_file_replaced_with_the_same_name_size_and_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

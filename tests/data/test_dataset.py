@@ -267,6 +267,7 @@ def test_there_is_a_data_module_for_every_combination() -> None:
             assert module.__name__ == "".join(m.capitalize() for m in module.modalities) + "DataModule"
 
 
+@pytest.mark.row("S10")
 def test_a_teacher_with_other_preprocessing_sees_the_same_view(manifest: Path) -> None:
     """Another size, tokenizer and sample rate; the teacher's picture, shrunk, is the student's."""
     processors = {
@@ -295,6 +296,7 @@ def test_a_teacher_with_other_preprocessing_sees_the_same_view(manifest: Path) -
         assert (mine - theirs).abs().mean() < 0.5 * (mine - other).abs().mean()
 
 
+@pytest.mark.row("S10")
 def test_S10_views_that_differ_are_refused(manifest: Path) -> None:
     source = ManifestSource(manifest, COLUMNS)
     ours = {"image": ImageProcessor(16, 3, max_shift=0.3)}

@@ -124,6 +124,7 @@ def test_an_epoch_asked_for_again_is_the_same() -> None:
     assert isinstance(data[StreamKey(0, 3, 24, 32, 32)], StreamEnd)
 
 
+@pytest.mark.row("D2")
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 3), st.integers(1, 70))
 def test_every_rank_has_its_part(size: int, batch_size: int, world: int, buffer: int) -> None:
     stream = VectorStream(VectorSource(size, size))

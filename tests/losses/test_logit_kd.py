@@ -142,6 +142,7 @@ def test_teacher_gets_no_gradient() -> None:
     assert student.grad is not None
 
 
+@pytest.mark.row("G7")
 @pytest.mark.parametrize("temperature", [0.7, 4.0])
 def test_gradcheck(temperature: float) -> None:
     student = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
@@ -149,6 +150,7 @@ def test_gradcheck(temperature: float) -> None:
     assert torch.autograd.gradcheck(lambda s: logit_kd(s, teacher, temperature), student)
 
 
+@pytest.mark.row("G7")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("flip", [False, True])

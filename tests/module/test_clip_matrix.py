@@ -56,6 +56,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tenso
     return tuple(torch.load(folder / f"rank{rank}.pt") for rank in (0, 1))
 
 
+@pytest.mark.row("G5")
 @needs_fork
 @pytest.mark.parametrize("case", cases(2), ids=str)
 def test_two_processes(case: Case, two_ranks: tuple[dict[str, Tensor], ...]) -> None:

@@ -20,6 +20,7 @@ from lightning_distill.clipping import (
     AutoClip,
     ClipRule,
     PerPattern,
+    PropagateNonFinite,
     RaiseNonFinite,
     SkipNonFinite,
     ValueClip,
@@ -53,6 +54,7 @@ def test_clip_rule_acts_once_an_optimizer_step(tmp_path: Path) -> None:
     assert len(spy.calls) == 6
 
 
+@pytest.mark.row("G5")
 def test_clip_rule_sees_the_whole_accumulated_gradient(tmp_path: Path) -> None:
     """theta moves by eta * clip(mean of the gradients), not by the mean of clipped gradients."""
     epsilon, steps = 2e-2, Steps()
@@ -167,9 +169,16 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path: Path, fused: bool) -> N
     assert notebook.series("clip/skipped_steps") == [0, 0, 1, 1, 1, 1, 1]
 
 
-def test_a_bare_rule_lets_the_same_step_spoil_the_weights(tmp_path: Path) -> None:
-    module = make_module(losses={"kd": Broken(at=2)}, clip_rule=ValueClip(0.1))
+def test_a_guard_that_lets_pass_lets_the_same_step_spoil_the_weights(tmp_path: Path) -> None:
+    module = make_module(losses={"kd": Broken(at=2)}, clip_rule=PropagateNonFinite(ValueClip(0.1)))
     with pytest.raises(NonFiniteError, match="step 3"):
+        make_trainer(tmp_path).fit(module, make_data(batch_size=4))
+
+
+@pytest.mark.parametrize("rule", [None, ValueClip(0.1)])
+def test_without_a_guard_the_module_looks_itself(tmp_path: Path, rule: ClipRule | None) -> None:
+    module = make_module(losses={"kd": Broken(at=2)}, clip_rule=rule)
+    with pytest.raises(NonFiniteError, match=r"step 2: .*gradients of 'encoders\.a\."):
         make_trainer(tmp_path).fit(module, make_data(batch_size=4))
 
 

@@ -23,6 +23,7 @@ def run(folder: Path, scenario: str) -> list[Any]:
     return [json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)]
 
 
+@pytest.mark.row("D4")
 def test_two_ranks_share_the_work(tmp_path: Path) -> None:
     first, second = run(tmp_path, "labels")
     assert first["steps"] == second["steps"] == 4  # 14 samples a rank, in batches of 8, twice
@@ -33,6 +34,7 @@ def test_two_ranks_share_the_work(tmp_path: Path) -> None:
     assert {"val/task", "val/kd", "val/accuracy", "val/agreement"} <= set(first["metrics"])
 
 
+@pytest.mark.row("D2")
 @pytest.mark.parametrize("size", [2, 7])
 def test_every_validation_sample_is_counted_once(tmp_path: Path, size: int) -> None:
     """With 7 samples in batches of two one rank has four samples, the other three."""
@@ -42,6 +44,7 @@ def test_every_validation_sample_is_counted_once(tmp_path: Path, size: int) -> N
     assert first["metrics"]["val/accuracy"] == pytest.approx(first["accuracy"], abs=1e-6)
 
 
+@pytest.mark.row("D5")
 def test_X3_a_batch_without_a_modality_on_one_rank_holds_nobody_up(tmp_path: Path) -> None:
     first, second = run(tmp_path, "modalities")
     assert first["steps"] == second["steps"] == 14
@@ -50,6 +53,7 @@ def test_X3_a_batch_without_a_modality_on_one_rank_holds_nobody_up(tmp_path: Pat
     assert all(math.isfinite(value) for value in (*first["weights"], *first["metrics"].values()))
 
 
+@pytest.mark.row("D4")
 def test_metrics_with_lists_on_a_rank_without_a_label(tmp_path: Path) -> None:
     first, second = run(tmp_path, "multilabel")
     assert first["metrics"] == second["metrics"]

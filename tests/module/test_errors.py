@@ -89,6 +89,7 @@ def test_teacher_must_have_as_many_classes(tmp_path: Path) -> None:
         fit_once(tmp_path, make_module(make_model(classes=4)))
 
 
+@pytest.mark.row("S1")
 def test_teacher_must_have_every_class_of_the_student(tmp_path: Path) -> None:
     model = make_model()
     model.classes = ("ant", "bee", "cot")
@@ -104,6 +105,7 @@ def test_student_learns_the_names_of_its_classes(tmp_path: Path) -> None:
     assert module.student.classes == CLASSES
 
 
+@pytest.mark.row("S6")
 def test_shared_tensors_are_refused(tmp_path: Path) -> None:
     model = make_model()
     with pytest.raises(TeacherError, match=r"shared tensors, such as 'student\."):

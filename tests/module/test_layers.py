@@ -108,6 +108,7 @@ def test_evaluation_alone_can_read_layers(tmp_path: Path) -> None:
     assert values["val/project"] > 0
 
 
+@pytest.mark.row("S2")
 @pytest.mark.parametrize(
     ("term", "words"),
     [

@@ -26,6 +26,7 @@ def all_of(model: MultimodalModel, data: MultimodalDataModule) -> tuple[Any, Any
         return model.eval()(batch).logits.double().numpy(), batch["target"].numpy()
 
 
+@pytest.mark.row("G8")
 @pytest.mark.parametrize("unlabelled", [[], [28, 33, 40], [*range(28, 36), 40]])
 def test_metrics_are_those_of_the_whole_set(tmp_path: Path, unlabelled: list[int]) -> None:
     """Batches of 8 and 5, rows without a label, once a batch of nothing else."""

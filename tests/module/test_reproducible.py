@@ -117,6 +117,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert differing(resumed, whole) == []
 
 
+@pytest.mark.row("G6")
 @pytest.mark.parametrize("rule", [AutoClip, partial(ZClip, warmup=3), partial(AdaGC, warmup=3)])
 def test_a_rule_goes_on_from_what_it_remembers(tmp_path: Path, rule: Callable[[], ClipRule]) -> None:
     whole = train(tmp_path, rule=rule)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ def tensors_in(thing: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
 
 
+@pytest.mark.row("S3")
 def test_teacher_is_bit_identical_after_fit_whatever_the_user_calls(tmp_path: Path) -> None:
     model = make_model()
     module = make_module(model, clip_rule=ValueClip(0.1))
@@ -57,6 +59,7 @@ def test_student_learns_from_the_teacher_alone(tmp_path: Path) -> None:
     assert float(trainer.callback_metrics["val/kd"]) < 0.5 * before
 
 
+@pytest.mark.row("S7")
 def test_teacher_is_in_no_optimizer_checkpoint_or_clip_rule(tmp_path: Path) -> None:
     model, spy = make_model(), Spy()
     module = make_module(model, losses={"kd": LogitKD(), "hint": Follow()}, clip_rule=spy)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_distill.errors import DiskError
 from lightning_distill.reporting import save_picture, save_report, save_summary
 from lightning_distill.reporting.atomic import write_atomically
 from tests.reporting.example import example
@@ -39,7 +40,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         save_summary(example(), tmp_path / "summary.json")
     assert list(tmp_path.iterdir()) == []
 
@@ -55,7 +56,7 @@ def test_a_failed_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match="No space left"):
         WRITERS[name](path)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == [name]

@@ -32,6 +32,8 @@ def test_student_and_teacher_on_different_devices(tmp_path: Path) -> None:
     assert found.logits.device.type == found.features["a"].device.type == "cuda"
 
 
+@pytest.mark.row("D8")
+@pytest.mark.hardware
 def test_fsdp1_trains_as_one_device_does(tmp_path: Path) -> None:
     found = []
     for strategy in ("auto", "fsdp"):

@@ -62,6 +62,7 @@ def test_half_the_batch_twice_is_one_step(alone: Any, tmp_path: Path) -> None:
     assert found["clips"] == found["steps"] == 4
 
 
+@pytest.mark.row("D8")
 @pytest.mark.parametrize("name", ["ddp", "accumulated", "sharded teacher", *SPLIT])
 def test_two_processes_train_as_one(name: str, ranks: list[Any], alone: Any) -> None:
     for rank in ranks:
@@ -84,6 +85,7 @@ def test_no_process_holds_the_student_whole(name: str, ranks: list[Any]) -> None
     assert max(*first, *second) < 0.7
 
 
+@pytest.mark.row("D8")
 def test_a_sharded_teacher_says_what_the_whole_one_says(ranks: list[Any]) -> None:
     for rank in ranks:
         found = rank["answers"]

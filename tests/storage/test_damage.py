@@ -38,6 +38,7 @@ def read_all(folder: Path) -> RecordStore:
     return store
 
 
+@pytest.mark.row("C1")
 def test_C1_ten_thousand_flipped_bits_are_all_found(folder: Path) -> None:
     """Each at another place of either file, put back after."""
     rng = np.random.default_rng(5)
@@ -142,6 +143,7 @@ def _header_cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:40])
 
 
+@pytest.mark.row("C1")
 @pytest.mark.parametrize(
     ("damage", "lost"),
     [
@@ -172,6 +174,7 @@ def test_C1_damage_is_named_and_mended(folder: Path, damage: Callable[[Path], No
     assert not mend(folder, SPACE, RECORD).damage
 
 
+@pytest.mark.row("C2")
 def test_C2_an_index_cut_anywhere_is_never_half_a_hit(folder: Path) -> None:
     """Its last entry was being written when the machine stopped: those records are not there."""
     path = next(folder.glob("*.index"))
@@ -186,6 +189,7 @@ def test_C2_an_index_cut_anywhere_is_never_half_a_hit(folder: Path) -> None:
             opened(folder)
 
 
+@pytest.mark.row("C2")
 def test_C2_records_cut_anywhere_are_refused(folder: Path) -> None:
     path = next(folder.glob("*.data"))
     whole = path.read_bytes()
@@ -195,6 +199,7 @@ def test_C2_records_cut_anywhere_are_refused(folder: Path) -> None:
             opened(folder)
 
 
+@pytest.mark.row("C2")
 def test_C2_strays_are_no_records(folder: Path) -> None:
     (folder / ".space.json.99.partial").write_bytes(b"half")
     (folder / "0123456789abcdef.data").write_bytes(bytes(5000))  # its writer stopped before the first commit
@@ -203,6 +208,7 @@ def test_C2_strays_are_no_records(folder: Path) -> None:
     assert len(read_all(folder)) == 0
 
 
+@pytest.mark.row("C9")
 def test_C9_a_newer_format_and_another_byte_order_are_refused(folder: Path) -> None:
     path = next(folder.glob("*.index"))
     raw = np.fromfile(path, np.uint8)
@@ -226,6 +232,7 @@ def test_C3_another_space_or_size_is_refused(folder: Path) -> None:
             RecordStore(folder, space, record)
 
 
+@pytest.mark.row("C10")
 def test_C10_nothing_is_unpickled(folder: Path, tmp_path: Path) -> None:
     """A pickle that would leave a trace, in the place of each file."""
     trace = tmp_path / "trace"

@@ -82,6 +82,7 @@ def _write_here(folder: Path, first: int, last: int) -> None:
     write(folder, first, last)
 
 
+@pytest.mark.row("C7")
 def test_C7_eight_writers_one_killed(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     parts = [fork.Process(target=_write_here, args=(tmp_path, 300 * n, 300 * n + 300)) for n in range(7)]
@@ -117,6 +118,7 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.row("C7")
 def test_C7_a_segment_that_grows_is_left_alone(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, SPACE, RECORD)
     keys = keys_of(*range(100))
@@ -127,6 +129,7 @@ def test_C7_a_segment_that_grows_is_left_alone(tmp_path: Path) -> None:
     assert mend(tmp_path, SPACE, RECORD).skipped == 0
 
 
+@pytest.mark.row("C11")
 def test_C11_forked_workers_read_the_same_bytes(tmp_path: Path) -> None:
     for part in range(3):
         write(tmp_path, 100 * part, 100 * part + 100)
@@ -138,6 +141,7 @@ def test_C11_forked_workers_read_the_same_bytes(tmp_path: Path) -> None:
     assert found == [True, True, True]
 
 
+@pytest.mark.row("C8")
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_C8_a_full_disk_leaves_no_bad_record(tmp_path: Path, after: int) -> None:
     """The real limit of a process on the size of its files: a write beyond it fails half way."""

@@ -61,6 +61,7 @@ def test_loss_is_a_finite_scalar_with_a_gradient(cls: Any) -> None:
     assert (logits.grad[2] == 0).all()
 
 
+@pytest.mark.row("G8")
 @TASKS
 @pytest.mark.parametrize("weighted", [True, False])
 def test_nothing_known_is_0_with_a_gradient_of_0(cls: Any, weighted: bool) -> None:
@@ -84,6 +85,7 @@ def test_weights_of_0_are_0_with_a_gradient_of_0(cls: Any) -> None:
     assert (logits.grad == 0).all()
 
 
+@pytest.mark.row("G8")
 @TASKS
 def test_a_weight_counts_as_so_many_samples(cls: Any) -> None:
     task = build(cls)

@@ -248,6 +248,7 @@ def test_an_answer_is_what_the_teacher_said(tmp_path: Path, dtype: Any, bound: f
             assert (found.at(name) - said.at(name)).abs().max() <= bound
 
 
+@pytest.mark.row("C4")
 def test_C4_rows_in_another_order_and_new_ones(tmp_path: Path) -> None:
     filled(tmp_path, plain_data())
     teacher, live = opened(tmp_path, plain_data(Shuffled())), make_teacher()
@@ -341,6 +342,7 @@ def _other_code() -> Teacher:
     return OtherCode(make_teacher().model)
 
 
+@pytest.mark.row("C3")
 @pytest.mark.parametrize("make", [_other_weight, _other_buffer, _other_setting, _other_code])
 def test_C3_another_teacher_misses(tmp_path: Path, make: Callable[[], Teacher]) -> None:
     filled(tmp_path, plain_data())
@@ -348,12 +350,14 @@ def test_C3_another_teacher_misses(tmp_path: Path, make: Callable[[], Teacher]) 
     assert opened(tmp_path, plain_data(), make).missing == 41
 
 
+@pytest.mark.row("C3")
 @pytest.mark.parametrize("options", [{"dtype": "float32"}, {"top_k": 2}, {"also": ("embedding",)}])
 def test_C3_another_form_misses(tmp_path: Path, options: dict[str, Any]) -> None:
     filled(tmp_path, plain_data())
     assert opened(tmp_path, plain_data(), **options).missing == 41
 
 
+@pytest.mark.row("C3")
 def test_C3_another_preprocessing_or_version_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path, plain_data())
     data = plain_data()
@@ -363,6 +367,7 @@ def test_C3_another_preprocessing_or_version_misses(tmp_path: Path, monkeypatch:
     assert opened(tmp_path, plain_data()).missing == 41
 
 
+@pytest.mark.row("C3")
 def test_C3_one_changed_sample_misses_alone(tmp_path: Path) -> None:
     filled(tmp_path, plain_data())
 
@@ -378,6 +383,7 @@ def test_C3_one_changed_sample_misses_alone(tmp_path: Path) -> None:
     assert teacher.missing == 1
 
 
+@pytest.mark.row("C3")
 def test_C3_five_hundred_changes_of_one_field_and_none_is_found(tmp_path: Path) -> None:
     """Every key but the true one, by plain mutation of what it is made from."""
     rng = np.random.default_rng(0)
@@ -404,6 +410,7 @@ def test_C3_five_hundred_changes_of_one_field_and_none_is_found(tmp_path: Path) 
 # -- views --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("C6")
 def test_C6_unlimited_views_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"new view of each sample every epoch: a .*set data.views to a number"
@@ -451,6 +458,7 @@ def _inputs(epoch: list[Batch]) -> dict[int, list[float]]:
 # -- what goes wrong ----------------------------------------------------------------------------------
 
 
+@pytest.mark.row("C1")
 def test_C1_damage_stops_and_repair_asks_again_about_these_alone(tmp_path: Path) -> None:
     data = plain_data()
     filled(tmp_path, data)
@@ -472,6 +480,7 @@ def test_C1_damage_stops_and_repair_asks_again_about_these_alone(tmp_path: Path)
     assert opened(tmp_path, data).missing == 0
 
 
+@pytest.mark.row("C8")
 def test_C8_a_full_disk_ends_the_keeping_and_not_the_training(tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder must go")
@@ -481,6 +490,7 @@ def test_C8_a_full_disk_ends_the_keeping_and_not_the_training(tmp_path: Path) ->
     assert sum(ASKED) > 41
 
 
+@pytest.mark.row("C2")
 def test_C2_a_damaged_description_is_refused(tmp_path: Path) -> None:
     filled(tmp_path, plain_data())
     path = next(tmp_path.rglob("space.json"))

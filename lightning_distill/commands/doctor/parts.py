@@ -9,6 +9,7 @@ from typing import Any
 import jsonargparse
 from lightning.pytorch import LightningDataModule, Trainer
 
+from lightning_distill.allowed import restrict_imports
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.commands.making import make, own_mistake
 from lightning_distill.data import MultimodalDataModule, Processor
@@ -61,6 +62,7 @@ def make_parts(config: Config, findings: Findings) -> Parts:
 def _trainer(config: Config) -> Trainer:
     """Without what writes files."""
     silent = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_progress_bar": False}
+    restrict_imports()
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
     try:

@@ -24,6 +24,7 @@ from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeRes
 from lightning_distill.range_finding.places import FeatureRange, GradientRange, Place
 from lightning_distill.range_finding.trials import Trial
 from lightning_distill.reporting.atomic import write_atomically, write_json
+from lightning_distill.secrets import redacted_values
 
 _KEPT: Final = (
     "accelerator",
@@ -95,18 +96,17 @@ def find(config: Mapping[str, Any], words: list[str], options: Options, console:
     if options.out is not None:
         written.append(write_json(options.out / "find_clip.json", summary_of(result, finder.place)))
         written.append(save_picture(result, finder.place, options.out / "find_clip.png"))
-        whole = with_choice(config, result, finder.place)
+        whole = with_choice(redacted_values(config), result, finder.place)
         written.append(write_atomically(options.out / "config.yaml", whole))
     if options.sweep is not None:
-        written.append(
-            write_atomically(options.sweep, sweep_file(config, words, result, finder.place, options.steps))
-        )
+        sweep = sweep_file(config, redacted_values(words), result, finder.place, options.steps)
+        written.append(write_atomically(options.sweep, sweep))
     for path in written:
         console.print(f"Wrote {path}", highlight=False, markup=False, soft_wrap=True)
     if not result.learnt:
         return 5
     if not options.feature:
-        line = next_line(config, words, result, finder.place, options)
+        line = next_line(config, redacted_values(words), result, finder.place, options)
         console.print(
             f"\nFor the range of the fused feature, with this choice, next:\n\n    {line}",
             highlight=False,

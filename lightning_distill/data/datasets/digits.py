@@ -38,7 +38,9 @@ def handwriting(domain: Literal["source", "target"]) -> Bank:
 
     Both then fill their frame with the digit, as optdigits was made.
     """
-    with np.load(BytesIO(_bytes("mnist.npz" if domain == "source" else "optdigits.npz"))) as pack:
+    with np.load(
+        BytesIO(_bytes("mnist.npz" if domain == "source" else "optdigits.npz")), allow_pickle=False
+    ) as pack:
         images, labels = pack["images"], pack["labels"].astype(np.int64)
     if domain == "source":
         images = images[:, 4:24, 4:24]

@@ -1,0 +1,33 @@
+"""In what two configs differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning_distill.safe_yaml import load_yaml
+from lightning_distill.secrets import redacted_values
+
+
+def differences(old: Path, new: str) -> list[str]:
+    """Settings of model, data and trainer in which two configs differ, one line each."""
+    before, after = (
+        _flat(
+            {
+                k: v
+                for k, v in redacted_values(load_yaml(text) or {}).items()
+                if k in ("model", "data", "trainer")
+            }
+        )
+        for text in (old.read_text(encoding="utf-8"), new)
+    )
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys]
+
+
+def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {
+            k: v for name, item in value.items() for k, v in _flat(item, f"{at}.{name}".lstrip(".")).items()
+        }
+    return {at: value}

@@ -17,6 +17,7 @@ from lightning_distill.allowed import only, refusal
 from lightning_distill.disk import refusals_named
 from lightning_distill.errors import CheckpointError, ConfigError
 from lightning_distill.model import MultimodalModel
+from lightning_distill.secrets import redacted_values
 from lightning_distill.seal import CHECK, FILES, differing, is_whole, sealed
 from lightning_distill.student_weights import read_weights, write_weights
 from lightning_distill.trust import check_depth, check_trusted
@@ -64,7 +65,7 @@ def save_student(
             "classes": None if model.classes is None else list(model.classes),
             "preprocessing": model.preprocessing,
             "fused": list(model.fusion.modalities),
-            "model": _portable(model, dict(config), partial),
+            "model": redacted_values(_portable(model, dict(config), partial)),
         }
         write_weights(model, model.state_dict() if weights is None else weights, partial / WEIGHTS)
         (partial / CONFIG).write_text(json.dumps(sealed(content, partial), indent=2) + "\n", encoding="utf-8")

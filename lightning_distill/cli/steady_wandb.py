@@ -47,9 +47,8 @@ class SteadyWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Send them, without secrets."""
-        plain = dict(params) if isinstance(params, Mapping) else vars(params)
-        self._tried(lambda: super(SteadyWandbLogger, self).log_hyperparams(redacted_values(plain)))
+        """Send them; `RunRecord` has taken the secrets out."""
+        self._tried(lambda: super(SteadyWandbLogger, self).log_hyperparams(params))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from lightning_distill.data.files import looks_like
 from lightning_distill.data.table_types import to_text
 from lightning_distill.errors import ManifestError
+
+LARGE: Final = 256 << 20
+"""Bytes in memory that any file may become."""
+RATIO: Final = 200
+"""Times its own size that a file may become beyond that; tables of paths and texts shrink to a tenth."""
 
 
 def read_parquet(
@@ -45,6 +50,7 @@ def read_parquet(
     try:
         with pyarrow.parquet.ParquetFile(BytesIO(data), page_checksum_verification=True) as file:
             wanted = choose(file.schema_arrow.names)
+            _check_size(file.metadata, set(wanted), len(data))
             table = file.read(columns=wanted)
         for column in table.columns:
             column.validate(full=True)
@@ -57,3 +63,13 @@ def read_parquet(
             fix="write or copy the file again",
         ) from error
     return columns, np.arange(1, table.num_rows + 1)
+
+
+def _check_size(metadata: Any, wanted: set[str], size: int) -> None:
+    """What the file says it becomes, before anything is unpacked."""
+    claimed = metadata.num_rows * len(wanted) * 8  # where each text begins
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        claimed += sum(c.total_uncompressed_size for c in columns if c.path_in_schema in wanted)
+    if claimed > max(LARGE, RATIO * size):
+        raise ValueError(f"{size:,} bytes that would become {claimed:,}")

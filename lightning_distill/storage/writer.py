@@ -130,7 +130,7 @@ class SegmentWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._data = data.open("xb", buffering=0)
             self._index = self.path.open("xb", buffering=0)
-            fcntl.flock(self._index, fcntl.LOCK_SH)  # says that the segment still grows; ends with the process
+            fcntl.flock(self._index, fcntl.LOCK_SH)  # the segment still grows; ends with the process
             header = make_header(self._name, self._space, self._record)
             _write_all(self._index, memoryview(header.tobytes()))
         except OSError:

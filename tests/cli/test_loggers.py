@@ -129,6 +129,7 @@ def test_no_advertisements(project: Project) -> None:
     assert "litlogger" not in project.out + project.err
 
 
+@pytest.mark.row("P7")
 def test_wandb_offline_prints_the_line_that_uploads(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +154,9 @@ def test_wandb_offline_prints_the_line_that_uploads(
     assert env["wandb_id"] == env["before"][0]["wandb_id"]
     assert len(list(Path("a/wandb").glob(f"offline-run-*-{env['wandb_id']}"))) == 2
     assert os.environ["WANDB_MODE"] == "offline"
+    steps = [int(row["step"]) for row in read(Path("a")) if row["train/loss"]]
+    assert steps == list(range(len(steps)))
+    assert len(steps) == 8
 
 
 def test_a_run_that_cannot_start_leaves_no_wandb_folder(

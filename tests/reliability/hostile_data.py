@@ -137,6 +137,29 @@ def pickled_metadata(path: Path) -> None:
     pq.write_table(rows, path)
 
 
+def long_texts(path: Path) -> None:
+    """A third of a gigabyte of one letter."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pa.table({"text": ["b" * (1 << 24)], "label": ["x"]})
+    with pq.ParquetWriter(
+        path, rows.schema, compression="zstd", use_dictionary=False, write_statistics=False
+    ) as writer:
+        for _ in range(20):
+            writer.write_table(rows)
+
+
+def many_rows(path: Path) -> None:
+    """Twenty million times the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    indices = pa.array(memoryview(bytes(20_000_000)), pa.int8())
+    same = pa.DictionaryArray.from_arrays(indices, ["a"])
+    pq.write_table(pa.table({"text": same, "label": same}), path)
+
+
 DATA: dict[str, Callable[[], Opening]] = {
     "a member outside": shard("../0.jpg"),
     "an absolute member": shard("/tmp/0.jpg"),
@@ -152,5 +175,7 @@ DATA: dict[str, Callable[[], Opening]] = {
     "a pickle for an array": knowledge(lambda path: path.write_bytes(pickle.dumps(Canary()))),
     "an array that claims a terabyte": knowledge(claims_much),
     "pickles in a table's metadata": table(pickled_metadata),
+    "cells of many megabytes": table(long_texts),
+    "many millions of rows": table(many_rows),
     "a pickle for a table": table(lambda path: path.write_bytes(pickle.dumps(Canary()))),
 }

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_distill.clipping import ClipRule
+from lightning_distill.clipping import ClipRule, PerPattern, ValueClip
 from lightning_distill.errors import NonFiniteError
 from lightning_distill.losses import LogitKD
 from lightning_distill.module import DistillationModule
@@ -26,10 +26,12 @@ from tests.builders import VectorSource, make_data, make_model, make_trainer, sa
 from tests.module.parts import TargetSource, numbers
 from tests.shelves import build, concrete
 
+_NAMED = {PerPattern: {"rules": {"encoders.*": ValueClip(0.5)}}}
 RULES: list[Callable[[], ClipRule | None]] = [
     lambda: None,
-    *(partial(build, cls) for cls in concrete("clipping")),
+    *(partial(build, cls, **_NAMED.get(cls, {})) for cls in concrete("clipping")),
 ]
+"""No rule, and every rule of the shelf."""
 BAD = (math.nan, math.inf, -math.inf)
 
 

@@ -29,7 +29,7 @@ class OwnModule(DistillationModule):
     ) -> None:
         super().__init__(**more)
         self.save_hyperparameters("hub", "notes")
-        self.fails = fails
+        self.hub, self.notes, self.fails = hub, notes, fails
 
     def on_train_batch_start(self, *args: Any) -> None:
         if self.fails:

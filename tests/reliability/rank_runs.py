@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -25,17 +26,15 @@ class FaultySource(VectorSource):
     """Something happens to one process while it reads.
 
     Args:
-        fault: "raise", "error", "kill", "orphan" or "hang"; anything else is no fault. "orphan" kills the
-            process whose worker this is.
+        fault: "raise", "error", "kill", "hang", or "orphan", which kills the process whose worker this is;
+            anything else is no fault.
         rank: Of that process.
-        at: How many samples it reads before.
-        extra: rank -> training samples more than others have.
+        at: How many samples are read before, in it or in each of its workers.
     """
 
-    def __init__(self, fault: str = "", rank: int = 1, at: int = 0, extra: int = 0) -> None:
-        here = os.environ.get("LOCAL_RANK") == str(rank)
-        super().__init__(train=28 + (extra if here else 0), val=13)
-        self.fault, self.left = (fault if here else ""), at
+    def __init__(self, fault: str = "", rank: int = 1, at: int = 0) -> None:
+        super().__init__()
+        self.fault, self.left = (fault if os.environ.get("LOCAL_RANK") == str(rank) else ""), at
 
     def load(self, modality: str, row: int) -> NDArray[np.float64]:
         self.left -= 1
@@ -139,6 +138,7 @@ def _run(rank: int, port: int, said: Path, work: Callable[..., None], *arguments
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
+    multiprocessing.set_start_method("fork", force=True)  # for its workers: that of any other process
     import torch
     from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 

@@ -170,7 +170,7 @@ def _write_and_tell(folder: Path, told: Path, first: int) -> None:
 def test_eight_writers_that_are_killed_lose_nothing_they_had_committed(tmp_path: Path) -> None:
     """Z11: after each kill everything that can be read is right."""
     rng, kills = np.random.default_rng(1), 0
-    for round_ in range(times(2, 30)):
+    for round_ in range(times(2, 13)):
         folder, workers = tmp_path / str(round_), dict[int, int]()
         folder.mkdir()
         for number in range(8):
@@ -196,7 +196,7 @@ def test_eight_writers_that_are_killed_lose_nothing_they_had_committed(tmp_path:
             assert (store.take(places).numpy() == rows_of(keys)).all()
         mended = mend(folder, SPACE, RECORD)
         assert (mended.damage, mended.skipped) == ((), 0)
-    assert kills == 8 * times(2, 30)
+    assert kills == 8 * times(2, 13)
 
 
 # -- disks --------------------------------------------------------------------------------------------

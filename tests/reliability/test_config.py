@@ -66,7 +66,7 @@ def typos(draw: st.DrawFn) -> tuple[tuple[str, ...], str]:
 
 
 @pytest.mark.row("F1")
-@settings(max_examples=times(15, 300), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=times(8, 300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(typo=typos())
 def test_a_mistyped_key_is_named_before_the_data_are_read(
     project: Project,  # noqa: F811
@@ -415,7 +415,7 @@ def test_what_the_environment_sets_is_in_the_config_that_is_kept(
     project: Project,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    secret = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7" * 2
+    secret = "hf_" + "aBcdEfgHijKlmNopQrsTuvWxyZabCdefGh"
     monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
     monkeypatch.setenv("PL_FIT__TRAINER__LOG_EVERY_N_STEPS", "3")
     monkeypatch.setenv("PL_FIT__EARLY_STOPPING__MONITOR", secret)

@@ -13,7 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightning_distill.export import save_student
+from lightning_distill.reporting.atomic import write_json
 from lightning_distill.secrets import MASK, hidden_settings, masked_keys, redacted, redacted_values
+from tests.builders import make_model
 from tests.cli.conftest import Project, module, project
 from tests.reliability.counts import times
 from tests.reliability.planted import PARTS, Planted
@@ -265,11 +268,13 @@ def test_of_all_planted_secrets_none_is_written_or_printed(
     assert run("fit", "--config", "own.yaml", "--run", "a", *planted.words) == 0, project.err
     assert list(Path("a/wandb").rglob("run-*.wandb"))
     checkpoint = "a/checkpoints/best.ckpt"
+    logger = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "own")
     again = ("--config", "own.yaml", "--run", "b", "--ckpt_path", checkpoint, "--trainer.max_epochs", "3")
-    assert run("fit", *again, *planted.words, "--model.init_args.fails", "true", "--debug") == 1
+    assert run("fit", *again, *planted.words, "--model.init_args.fails", "true", "--debug", *logger) == 1
     assert "changed since the checkpoint: " in said
     assert "Traceback" in said
-    assert "cannot log in" in said
+    assert "error: RuntimeError: cannot log in" in said
+    assert list(Path("own").rglob("hparams.yaml"))  # another logger, which Lightning tells hyperparameters
     assert run("predict", "--config", "own.yaml", "--ckpt_path", checkpoint) == 0, project.err
     assert {p.name for p in Path("a").iterdir()} >= {
         "config.yaml",
@@ -285,6 +290,19 @@ def test_of_all_planted_secrets_none_is_written_or_printed(
     assert planted.found_in(Path("own.yaml").read_bytes())  # whoever looks finds what is there
     assert planted.found_in(said.encode()) == []
     assert planted.found_below([project.folder], inputs) == {}
+
+
+@pytest.mark.row("Q5")
+def test_an_exported_student_and_a_report_hold_no_secret(tmp_path: Path) -> None:
+    spec = {"class_path": "a.B", "init_args": {"mirror": "https://me:letmein1@b", "api_key": "letmein2"}}
+    init_args = {"encoders": dict.fromkeys("ab", spec), "cls_token": "first-of-all"}
+    save_student(make_model(), tmp_path / "student", {"class_path": "a.C", "init_args": init_args})
+    write_json(tmp_path / "report.json", {"run": init_args})
+    for file in (tmp_path / "student/config.json", tmp_path / "report.json"):
+        text = file.read_text()
+        assert "letmein" not in text
+        assert text.count(MASK) == 4
+        assert "first-of-all" in text
 
 
 @pytest.mark.row("Q5")

@@ -344,6 +344,27 @@ def test_any_module_is_validated_as_often(tmp_path: Path, hook: str, calls: tupl
     assert plainly(tmp_path / "parts", options, Plain) == expected
 
 
+class Counted(Callback):
+    """Keeps what Lightning counts when a validation ends: what other checkpoints hold."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, Any] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        self.found[trainer.global_step] = progress.state_dict()
+
+
+def test_checkpoints_after_a_validation_that_was_done_again_are_as_without(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    options, whole, parts = {"val_check_interval": 2}, Counted(), Counted()
+    plainly(tmp_path / "whole", options, Plain, whole)
+    assert plainly(tmp_path / "parts", options, Plain, Inject("on_validation_batch_start", 1)) is None
+    assert plainly(tmp_path / "parts", options, Plain, parts) is not None
+    assert parts.found == whole.found
+
+
 @pytest.mark.row("P1")
 def test_a_module_that_steps_by_itself_is_left_after_a_step(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
@@ -659,14 +680,14 @@ def test_two_processes_on_the_command_line(tmp_path: Path, strategy: str, whole_
     assert outcomes[0] == outcomes[1]
 
 
+@needs_fork
 @pytest.mark.row("P2")
 def test_ctrl_c_on_the_command_line(tmp_path: Path) -> None:
     """Once ends with 130 and a checkpoint."""
     folder = tmp_path / "b"
     project(folder, 0)
-    with command(
-        folder, "fit", "--config", "small.yaml", "--run", "a", "--trainer.max_epochs", "1000"
-    ) as run:
+    words = ["--trainer.max_epochs", "1000"]
+    with fork_command(folder, "fit", "--config", "small.yaml", "--run", "a", *words) as run:
         run.wait_for(folder / "a" / "metrics.csv")
         run.signal(INT, whole_group=True)
         run.wait_for("SIGINT: saved step", 10)

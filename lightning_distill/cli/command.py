@@ -270,7 +270,7 @@ class DistillationCLI(LightningCLI):
             model.forced = bool(self.options.force)
         with self.folder:
             if self.trainer.is_global_zero:
-                check_room(self.folder.checkpoints, model)
+                check_room(self.folder.path, model)
             try:
                 self.trainer.fit(model, **kwargs)
                 # Only the first process has a run to tell of; the others' is a dummy.

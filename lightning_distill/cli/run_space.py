@@ -18,11 +18,12 @@ def try_writing(folder: Path) -> None:
     """Do with a small file what is done with every checkpoint.
 
     Args:
-        folder: Made where needed.
+        folder: Made where needed, and then removed again.
 
     Raises:
         DiskError: If it cannot be written, waited for, renamed or removed.
     """
+    made = not folder.exists()
     first, second = folder / f".probe-{os.getpid()}", folder / f".probed-{os.getpid()}"
     with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,8 @@ def try_writing(folder: Path) -> None:
         finally:
             for path in (first, second):
                 path.unlink(missing_ok=True)
+        if made:
+            folder.rmdir()
 
 
 def try_appending(file: Path) -> None:
@@ -51,7 +54,7 @@ def check_room(folder: Path, model: nn.Module) -> None:
     """There must be room for two checkpoints: the old one stays until the new one is whole.
 
     Args:
-        folder: Of the checkpoints.
+        folder: Of the run.
         model: What will be in them. The optimizer is taken to keep two numbers for each that is trained.
 
     Raises:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lightning_distill import __version__, same_run
+from lightning_distill import __version__
 from lightning_distill.callbacks import BestCheckpoint
 from lightning_distill.checkpoints import read_checkpoint, write_checkpoint
 from lightning_distill.data import Shuffle
 from lightning_distill.errors import CheckpointError
 from tests.builders import VectorSource, make_data, make_model, make_trainer
 from tests.module.parts import supervised
+from tests.processes import needs_fork
+from tests.reliability.rank_runs import pair
+from tests.scale.two_ranks import make_plain
 
 
 def checkpoint_of(folder: Path, step: int, **data: Any) -> Path:
@@ -60,7 +65,7 @@ def test_within_an_epoch_other_batches_and_data_are_refused_unless_forced(tmp_pa
     assert trainer.global_step == 2 + 3 * steps
 
 
-@pytest.mark.row("K6", "D7")
+@pytest.mark.row("K6")
 def test_all_that_differs_is_listed(tmp_path: Path) -> None:
     path = checkpoint_of(tmp_path, 2)
     found = read_checkpoint(path)
@@ -72,25 +77,51 @@ def test_all_that_differs_is_listed(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
+def two_ranks(folder: Path, alone: Path) -> None:
+    """On two processes: go on from one's checkpoints, then leave the same to one."""
+    ranked = {"devices": 2, "strategy": "ddp"}
+    for name in ("middle", "end"):
+        module, told = supervised(student=make_plain("a", "b")), ""
+        trainer = make_trainer(folder, max_epochs=2, **ranked)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                trainer.fit(module, make_data(), ckpt_path=alone / f"{name}.ckpt")
+            except CheckpointError as error:
+                told = f"refused: {error}"
+        told += " ".join(str(w.message) for w in said)
+        if trainer.is_global_zero:
+            (folder / f"{name}.txt").write_text(told)
+    keep = BestCheckpoint(folder, "middle", every_n_train_steps=1)
+    trainer = make_trainer(folder, max_epochs=1, enable_checkpointing=True, callbacks=[keep], **ranked)
+    trainer.fit(supervised(student=make_plain("a", "b")), make_data())
+    trainer.save_checkpoint(folder / "end.ckpt")
+
+
+@needs_fork
 @pytest.mark.row("D7")
-@pytest.mark.parametrize(("then", "now"), [(1, 2), (2, 1)])
-def test_at_the_end_of_an_epoch_processes_may_change_and_it_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: int, now: int
-) -> None:
-    """What a checkpoint says of its processes; two that train are in `test_ranks`."""
-    trainer = make_trainer(tmp_path, max_epochs=1)
-    trainer.fit(supervised(), make_data())
-    end, middle = tmp_path / "end.ckpt", checkpoint_of(tmp_path, 2)
-    trainer.save_checkpoint(end)
-    for path in (end, middle):
-        found = read_checkpoint(path)
-        found["run"]["processes"] = then
-        write_checkpoint(found, path)
-    monkeypatch.setattr(type(trainer), "world_size", property(lambda self: now))
-    with pytest.warns(UserWarning, match=f"processes {then} then and {now} now"):
-        same_run.check(read_checkpoint(end), trainer, forced=False)
-    with pytest.raises(CheckpointError, match=f"processes {then} then and {now} now"):
-        same_run.check(read_checkpoint(middle), trainer, forced=False)
+def test_processes_may_change_at_the_end_of_an_epoch_and_it_is_said(tmp_path: Path) -> None:
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    both.mkdir()
+    keep = BestCheckpoint(alone, "middle", every_n_train_steps=3)
+    trainer = make_trainer(alone, max_epochs=1, enable_checkpointing=True, callbacks=[keep])
+    trainer.fit(supervised(student=make_plain("a", "b")), make_data())
+    trainer.save_checkpoint(alone / "end.ckpt")
+    ended = pair(both, two_ranks, (both, both), (alone, alone))
+    assert ended.codes == (0, 0), ended.said
+    more = "processes 1 then and 2 now"
+    assert more in (both / "middle.txt").read_text()
+    assert (both / "middle.txt").read_text().startswith("refused")
+    assert more in (both / "end.txt").read_text()
+    assert "refused" not in (both / "end.txt").read_text()
+    fewer = "processes 2 then and 1 now"
+    plain = partial(supervised, student=make_plain("a", "b"))
+    with pytest.raises(CheckpointError, match=fewer):
+        make_trainer(alone, max_epochs=2).fit(plain(), make_data(), ckpt_path=both / "middle.ckpt")
+    trainer = make_trainer(alone, max_epochs=2)
+    with pytest.warns(UserWarning, match=fewer):
+        trainer.fit(plain(), make_data(), ckpt_path=both / "end.ckpt")
+    assert trainer.global_step == 2 + 4
 
 
 @pytest.mark.row("K6")

@@ -101,7 +101,7 @@ def test_of_two_that_start_at_once_the_second_removes_nothing(tmp_path: Path) ->
     with elsewhere(quick.__enter__):
         with pytest.raises(ConfigError, match="at work"), slow:
             pass
-        assert (tmp_path / "a" / "checkpoints").is_dir()
+        assert (tmp_path / "a" / ".lock").exists()
 
 
 def test_a_worker_does_not_keep_the_lock_of_its_run(tmp_path: Path) -> None:

@@ -659,25 +659,19 @@ def test_the_command_line_at_random_times(tmp_path: Path, undisturbed: list[Any]
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_two_processes_on_the_command_line(tmp_path: Path, strategy: str, whole_group: bool) -> None:
     """The signal goes to the first process, or to both."""
-    outcomes = []
+    words = ["--config", "small.yaml", "--trainer.devices", "2", "--trainer.strategy", strategy]
+    words += ["--trainer.max_epochs", "10"]
     for name in ("whole", "parts"):
-        folder = tmp_path / name
-        project(folder, 0)
-        words = ["--trainer.devices", "2", "--trainer.strategy", strategy]
-        if name == "parts":
-            with command(folder, "fit", "--config", "small.yaml", "--run", "a", *words) as run:
-                run.wait_for(partial(_beyond, folder, 20))
-                run.signal(TERM, whole_group=whole_group)
-                ended = run.end()
-            assert ended.code == 143, ended.err
-            assert ended.seconds < 10
-            words = ["--resume", "auto"]
-        else:
-            words = ["--config", "small.yaml", *words]
-        with command(folder, "fit", "--run", "a", *words) as run:
-            assert run.end().code == 0, run.said
-        outcomes.append(outcome(folder / "a"))
-    assert outcomes[0] == outcomes[1]
+        project(tmp_path / name, 0)
+    with command(tmp_path / "parts", "fit", "--run", "a", *words) as run:
+        run.wait_for(partial(_beyond, tmp_path / "parts", 8), 120)
+        run.signal(TERM, whole_group=whole_group)
+        run.wait_for("SIGTERM: saved step", 10)
+        assert run.end(240).code == 143, run.said
+    for name, rest in (("whole", words), ("parts", ["--resume", "auto"])):
+        with command(tmp_path / name, "fit", "--run", "a", *rest) as run:
+            assert run.end(240).code == 0, run.said
+    assert outcome(tmp_path / "whole" / "a") == outcome(tmp_path / "parts" / "a")
 
 
 @needs_fork

@@ -77,7 +77,7 @@ def test_a_changed_setting_stays_changed_after_the_next_resume(project: Project)
 
 def test_patience_can_be_set_and_changed_on_resume(project: Project) -> None:
     # Every accuracy is that of a model that does not learn, so patience runs out after 1 + patience.
-    frozen = ("--model.optimizer.lr", "0", "--trainer.max_epochs", "20")
+    frozen = ("--model.optimizer.lr", "1e-9", "--trainer.max_epochs", "20")
     assert project.fit("--run", "a", "--early_stopping.patience", "2", *frozen) == 0, project.err
     assert epochs("a") == 3
     resume = ("fit", "--run", "a", "--resume", "auto", "--early_stopping.patience", "5")

@@ -35,7 +35,7 @@ def test_every_fit_makes_a_new_complete_folder(project: Project) -> None:
         assert run.name.split("-")[2] == "small"
         found = {p.name for p in run.iterdir()}
         assert found == {"config.yaml", "env.json", "metrics.csv", "checkpoints", "student"}
-        assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+        assert {p.name for p in (run / "checkpoints").glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
     env = json.loads((first / "env.json").read_text())
     assert env["command"] == ["lightning-distill", "fit", "--config", "small.yaml"]
     assert env["torch"] == torch.__version__.split("+")[0]

@@ -630,7 +630,7 @@ def _beyond(folder: Path, rows: int) -> bool:
 
 @needs_fork
 @pytest.mark.row("P1")
-@pytest.mark.parametrize("number", range(times(1, 20)))
+@pytest.mark.parametrize("number", range(times(1, 15)))
 def test_the_command_line_at_random_times(tmp_path: Path, undisturbed: list[Any], number: int) -> None:
     """Every other time with workers, and the signal goes to them too, as schedulers send it."""
     rng = random.Random(number)
@@ -655,8 +655,7 @@ def test_the_command_line_at_random_times(tmp_path: Path, undisturbed: list[Any]
 
 @pytest.mark.row("P1")
 @pytest.mark.skipif(not NIGHTLY, reason="starts many processes, so at night only")
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize(("strategy", "whole_group"), [("ddp", True), ("ddp", False), ("ddp_fork", False)])
 def test_two_processes_on_the_command_line(tmp_path: Path, strategy: str, whole_group: bool) -> None:
     """The signal goes to the first process, or to both."""
     words = ["--config", "small.yaml", "--trainer.devices", "2", "--trainer.strategy", strategy]

@@ -103,7 +103,7 @@ class HistoryLogger(Logger):
         else:
             self._columns = known
             self._append()
-        self._pending = []; self.__dict__.setdefault('k', []).append(self.file.open())
+        self._pending = []
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

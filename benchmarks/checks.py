@@ -33,8 +33,8 @@ from lightning_distill import MultimodalModel, load_student, save_student
 from lightning_distill.caching import AnswerFormat
 from lightning_distill.encoders import ByteTextCNN, ImageCNN
 from lightning_distill.export import read_config
-from lightning_distill.seal import CHECK, FILES, differing
 from lightning_distill.storage import Field, RecordLayout, RecordStore, SegmentWriter, mend
+from lightning_distill.writing.seal import CHECK, FILES, differing
 
 ROUNDS, RECORDS, RECORD, BATCH = 11, 100_000, 1040, 256
 

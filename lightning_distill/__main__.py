@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from lightning_distill import __version__
-from lightning_distill.allowed import kept
 from lightning_distill.cli.allowed import take_allowed
 from lightning_distill.errors import ConfigError, DiskError, DistillError, nearest, printable
+from lightning_distill.security.allowed import kept
 
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
@@ -153,7 +153,7 @@ def _of_the_disk(error: Exception) -> DiskError | None:
     if not isinstance(error, OSError) or error.errno not in _DISK:
         return None
     if error.filename:
-        from lightning_distill.disk import disk_error
+        from lightning_distill.writing.disk import disk_error
 
         return disk_error(Path(str(error.filename)), error)
     return DiskError(

@@ -13,15 +13,15 @@ import safetensors
 from torch import Tensor
 
 from lightning_distill import __version__
-from lightning_distill.allowed import only, refusal
-from lightning_distill.disk import refusals_named
 from lightning_distill.errors import CheckpointError, ConfigError
 from lightning_distill.model import MultimodalModel
-from lightning_distill.seal import CHECK, FILES, differing, is_whole, sealed
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.allowed import only, refusal
+from lightning_distill.security.secrets import redacted_values
+from lightning_distill.security.trust import check_depth, check_trusted
 from lightning_distill.student_weights import read_weights, write_weights
-from lightning_distill.trust import check_depth, check_trusted
-from lightning_distill.whole_folder import standing, whole_folder
+from lightning_distill.writing.disk import refusals_named
+from lightning_distill.writing.seal import CHECK, FILES, differing, is_whole, sealed
+from lightning_distill.writing.whole_folder import standing, whole_folder
 
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"

@@ -16,9 +16,9 @@ from lightning_distill.clipper import GradientClipper, hold, refuse_deepspeed, s
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import BoundaryClip
-from lightning_distill.finite import FiniteCheck
 from lightning_distill.gradient_balancing import GradientBalancer, StudentView
 from lightning_distill.gradients import Gradients
+from lightning_distill.guards.finite import FiniteCheck
 from lightning_distill.model import MultimodalModel
 from lightning_distill.ranks import alone, average
 from lightning_distill.structures import Batch, ModelOutput, labelled_rows, only_rows

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lightning_distill.disk import disk_error
+from lightning_distill.writing.disk import disk_error
 
 
 def write_weights(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_distill.errors import NonFiniteError
-from lightning_distill.finite import FiniteCheck, on_accelerator
 from lightning_distill.gradients import counted, is_finite
-from lightning_distill.memory import MemoryShortError, MemoryWatch
+from lightning_distill.guards.finite import FiniteCheck, on_accelerator
+from lightning_distill.guards.memory import MemoryShortError, MemoryWatch
+from lightning_distill.guards.origin import Origin, models_of, searched
 from lightning_distill.model import MultimodalModel
-from lightning_distill.origin import Origin, models_of, searched
 from lightning_distill.randomness import default_seed, seed_step
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Task

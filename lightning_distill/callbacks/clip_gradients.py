@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from lightning_distill.clipper import GradientClipper
 from lightning_distill.clipping import ClipRule
 from lightning_distill.errors import CheckpointError, ConfigError
-from lightning_distill.finite import FiniteCheck, on_accelerator
+from lightning_distill.guards.finite import FiniteCheck, on_accelerator
 
 
 class ClipGradients(Callback):

@@ -15,7 +15,7 @@ from lightning_distill import checks
 from lightning_distill.data.mapped import read_batch
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.extraction import LayerExtractor
-from lightning_distill.finite import FiniteCheck, on_accelerator
+from lightning_distill.guards.finite import FiniteCheck, on_accelerator
 from lightning_distill.losses import Adapted, DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import default_seed, derive

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_distill.disk import refusals_named
 from lightning_distill.errors import ConfigError
+from lightning_distill.writing.disk import refusals_named
 
 if TYPE_CHECKING:
     import pyarrow as pa

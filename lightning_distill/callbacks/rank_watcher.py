@@ -16,7 +16,7 @@ import torch
 from lightning_distill.callbacks.peers import Peers
 from lightning_distill.callbacks.rank_board import Cause, RankBoard
 from lightning_distill.errors import RankError
-from lightning_distill.secrets import redacted
+from lightning_distill.security.secrets import redacted
 
 LOOK: Final = 0.5
 """Seconds between two looks at the others."""

@@ -11,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_distill.checkpoints.file import read_checkpoint, write_checkpoint
 from lightning_distill.checkpoints.plain import plain
 from lightning_distill.checkpoints.replacing import PREVIOUS
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.secrets import redacted_values
 
 _HYPER: Final = ("hyper_parameters", "datamodule_hyper_parameters")
 

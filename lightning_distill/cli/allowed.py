@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from lightning_distill.allowed import ALLOWED as ALLOWED
-from lightning_distill.allowed import VARIABLE as VARIABLE
-from lightning_distill.allowed import package_names
-from lightning_distill.allowed import restrict_imports as restrict_imports
 from lightning_distill.errors import ConfigError
+from lightning_distill.security.allowed import ALLOWED as ALLOWED
+from lightning_distill.security.allowed import VARIABLE as VARIABLE
+from lightning_distill.security.allowed import package_names
+from lightning_distill.security.allowed import restrict_imports as restrict_imports
 
 _OPTION = "--allow"
 

@@ -17,8 +17,8 @@ from lightning_distill.cli.config_changes import differences
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import packages
 from lightning_distill.errors import ConfigError, printable
-from lightning_distill.safe_yaml import load_yaml
-from lightning_distill.secrets import hidden_settings, redacted_values
+from lightning_distill.security.safe_yaml import load_yaml
+from lightning_distill.security.secrets import hidden_settings, redacted_values
 
 _OURS = ("--run", "--resume", "--overwrite", "--ckpt_path")
 """Options of `fit` that the rounds decide themselves."""

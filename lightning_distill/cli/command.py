@@ -47,7 +47,7 @@ from lightning_distill.cli.words import (
 from lightning_distill.errors import ConfigError, printable
 from lightning_distill.module import DistillationModule
 from lightning_distill.quiet import silence_tips
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.secrets import redacted_values
 from lightning_distill.taught import TaughtModule
 from lightning_distill.teachers import CachedTeacher
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_distill.safe_yaml import load_yaml
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.safe_yaml import load_yaml
+from lightning_distill.security.secrets import redacted_values
 
 
 def differences(old: Path, new: str) -> list[str]:

@@ -18,9 +18,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 from lightning_distill.cli.steady_wandb import SteadyWandbLogger, warn_of
-from lightning_distill.disk import refusals_named
 from lightning_distill.errors import printable
 from lightning_distill.reporting.atomic import write_atomically
+from lightning_distill.writing.disk import refusals_named
 
 _FIRST: Final = ("step", "epoch")
 

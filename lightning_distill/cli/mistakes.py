@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from lightning_distill.allowed import allowed
 from lightning_distill.cli import names
 from lightning_distill.cli.messages import Message, behind_a_loop, count_types, keys_of
 from lightning_distill.cli.paragraphs import Paragraphs
 from lightning_distill.cli.plain import SPEC, beside_class_paths, content, strange_keys
 from lightning_distill.cli.words import config_files
 from lightning_distill.errors import ConfigError, DistillError, nearest
+from lightning_distill.security.allowed import allowed
 
 _TYPES: Final = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 

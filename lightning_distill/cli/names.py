@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from lightning_distill.allowed import is_allowed
+from lightning_distill.security.allowed import is_allowed
 from lightning_distill.shelves import SHELVES as SHELVES
 from lightning_distill.shelves import import_shelves as import_shelves
 

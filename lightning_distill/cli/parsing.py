@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_distill.allowed import kept
 from lightning_distill.cli.command import DistillationCLI
+from lightning_distill.security.allowed import kept
 
 
 def parsed(words: Sequence[str]) -> dict[str, Any]:

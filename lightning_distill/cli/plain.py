@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lightning_distill.allowed import allowed, is_allowed
 from lightning_distill.cli.paragraphs import Paragraphs
+from lightning_distill.security.allowed import allowed, is_allowed
 
 SPEC: Final = ("class_path", "init_args", "dict_kwargs")
 """Keys that name a class and its arguments."""
@@ -25,7 +25,7 @@ def content(file: Path, words: Sequence[str]) -> Any:
     """
     import yaml  # type: ignore[import-untyped]
 
-    from lightning_distill.safe_yaml import load_yaml
+    from lightning_distill.security.safe_yaml import load_yaml
 
     try:
         return load_yaml(file.read_text(encoding="utf-8"))

@@ -15,8 +15,8 @@ from lightning_distill.cli.environment import environment
 from lightning_distill.cli.run_lock import NAME as LOCK
 from lightning_distill.cli.run_lock import RunLock
 from lightning_distill.cli.run_space import try_appending, try_writing
-from lightning_distill.disk import refusals_named
 from lightning_distill.errors import CheckpointError, ConfigError
+from lightning_distill.writing.disk import refusals_named
 
 _INHERITED: Final = "LIGHTNING_DISTILL_RUN"
 """Tells the other processes of a distributed run which folder the first one has made."""

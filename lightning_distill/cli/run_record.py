@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from lightning_distill.callbacks.best_checkpoint import instead_of
 from lightning_distill.cli.loggers import HistoryLogger
 from lightning_distill.cli.run_folder import RunFolder
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.secrets import redacted_values
 
 
 class RunRecord(Callback):

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_distill.disk import disk_error, refusals_named, sync
+from lightning_distill.writing.disk import disk_error, refusals_named, sync
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import (  # type: ignore[attr-defined
 )
 
 from lightning_distill.errors import printable
-from lightning_distill.secrets import redacted, redacted_values
+from lightning_distill.security.secrets import redacted, redacted_values
 
 _ROOM: Final = 1 << 16
 """Free bytes below which the disk counts as full: W&B writes in blocks of half of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lightning_distill.secrets import redacted, secrets_in
+from lightning_distill.security.secrets import redacted, secrets_in
 
 
 def without_secrets(text: str, words: Sequence[str]) -> str:
@@ -21,7 +21,7 @@ def without_secrets(text: str, words: Sequence[str]) -> str:
 def _of_configs(words: Sequence[str]) -> Iterator[str]:
     import yaml  # type: ignore[import-untyped]
 
-    from lightning_distill.safe_yaml import load_yaml
+    from lightning_distill.security.safe_yaml import load_yaml
 
     for word in words:
         path = Path(word.partition("=")[2] if word.startswith("--") else word)

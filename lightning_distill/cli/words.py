@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.errors import CheckpointError, ConfigError, nearest
-from lightning_distill.secrets import MASK, masked_keys
+from lightning_distill.security.secrets import MASK, masked_keys
 
 
 def config_files(words: Sequence[str]) -> list[Path]:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lightning_distill.allowed import restrict_imports
 from lightning_distill.commands.opening import (
     batches,
     data_and_task,
@@ -19,6 +18,7 @@ from lightning_distill.commands.opening import (
     teacher_of,
 )
 from lightning_distill.errors import ConfigError, DistillError
+from lightning_distill.security.allowed import restrict_imports
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import Any
 
 import jsonargparse
 
-from lightning_distill.allowed import refusal, restrict_imports
 from lightning_distill.errors import ConfigError, DistillError
+from lightning_distill.security.allowed import refusal, restrict_imports
 
 
 def make(kind: type, key: str, spec: Mapping[str, Any]) -> Any:

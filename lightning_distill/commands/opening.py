@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_distill.allowed import refusal, restrict_imports
 from lightning_distill.errors import CheckpointError, ConfigError, DistillError, nearest
+from lightning_distill.security.allowed import refusal, restrict_imports
 from lightning_distill.shelves import import_shelves
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run_config(run: Path) -> dict[str, Any]:
     """
     import yaml  # type: ignore[import-untyped]
 
-    from lightning_distill.safe_yaml import load_yaml
+    from lightning_distill.security.safe_yaml import load_yaml
 
     path = run / "config.yaml"
     try:
@@ -115,7 +115,7 @@ def _read(path: Path, keys: Sequence[tuple[str, ...]], fix: str) -> dict[str, An
     """A config in which these keys have a value."""
     import yaml
 
-    from lightning_distill.safe_yaml import load_yaml
+    from lightning_distill.security.safe_yaml import load_yaml
 
     try:
         config: dict[str, Any] = load_yaml(path.read_text(encoding="utf-8"))

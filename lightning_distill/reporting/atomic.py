@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning_distill.disk import refusals_named
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.secrets import redacted_values
+from lightning_distill.writing.disk import refusals_named
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> Path:

@@ -17,12 +17,12 @@ from lightning_distill.caching import AnswerCache, AnswerFormat, Lookup, lookups
 from lightning_distill.caching.lookup import EVALUATION, PENDING
 from lightning_distill.data import MultimodalDataModule
 from lightning_distill.data.index import cache_folder
-from lightning_distill.disk import refusals_named
 from lightning_distill.errors import ConfigError, TeacherError
 from lightning_distill.identity import identity_of
 from lightning_distill.storage import MISSING
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers.base import Teacher
+from lightning_distill.writing.disk import refusals_named
 
 
 class CachedTeacher(Teacher):

@@ -16,7 +16,7 @@ from lightning_distill.balancing import UncertaintyBalancer
 from lightning_distill.clipping import ValueClip
 from lightning_distill.epoch_means import EpochMeans
 from lightning_distill.errors import NonFiniteError
-from lightning_distill.finite import FiniteCheck
+from lightning_distill.guards.finite import FiniteCheck
 from lightning_distill.losses import LogitKD
 from lightning_distill.randomness import seed_step
 from lightning_distill.schedules import LinearWarmup

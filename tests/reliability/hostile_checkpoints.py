@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning_distill.seal import CHECK, FILES
+from lightning_distill.writing.seal import CHECK, FILES
 from tests.reliability.canaries import TRACE, Canary
 from tests.reliability.hostile import BOMB, HEAD, PART, Config, Opening, add_member
 

@@ -15,12 +15,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightning_distill.allowed import ALLOWED, is_allowed, kept, narrowed, only, restrict_imports
 from lightning_distill.cli.allowed import VARIABLE, take_allowed
 from lightning_distill.cli.early import check_names
 from lightning_distill.cli.parsing import parsed
 from lightning_distill.errors import ConfigError
-from lightning_distill.safe_yaml import MAX_DEPTH, check_yaml, load_yaml
+from lightning_distill.security.allowed import ALLOWED, is_allowed, kept, narrowed, only, restrict_imports
+from lightning_distill.security.safe_yaml import MAX_DEPTH, check_yaml, load_yaml
 from tests.cli.conftest import Config, Project, module, project, small_config  # noqa: F401
 from tests.reliability.counts import times
 

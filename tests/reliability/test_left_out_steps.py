@@ -22,7 +22,7 @@ from lightning_distill.clipping import (
     ValueClip,
 )
 from lightning_distill.errors import ConfigError, NonFiniteError
-from lightning_distill.finite import FiniteCheck
+from lightning_distill.guards.finite import FiniteCheck
 from lightning_distill.module import DistillationModule
 from lightning_distill.structures import Batch
 from lightning_distill.teachers import FrozenTeacher

@@ -16,8 +16,8 @@ from lightning_distill.clipping import (
     PropagateNonFinite,
     SkipNonFinite,
 )
+from lightning_distill.guards.origin import origin_of
 from lightning_distill.module import DistillationModule
-from lightning_distill.origin import origin_of
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import FrozenTeacher
 from tests.builders import make_batch, make_model, same_bits, weights_of

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from lightning_distill.callbacks import BestCheckpoint
 from lightning_distill.clipping import ValueClip
 from lightning_distill.errors import NonFiniteError
+from lightning_distill.guards.memory import MemoryShortError
 from lightning_distill.losses import LogitKD
-from lightning_distill.memory import MemoryShortError
 from lightning_distill.module import DistillationModule
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import EmaTeacher

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lightning_distill.export import save_student
 from lightning_distill.reporting.atomic import write_json
-from lightning_distill.secrets import MASK, hidden_settings, masked_keys, redacted, redacted_values
+from lightning_distill.security.secrets import MASK, hidden_settings, masked_keys, redacted, redacted_values
 from tests.builders import make_model
 from tests.cli.conftest import Project, module, project
 from tests.reliability.counts import times

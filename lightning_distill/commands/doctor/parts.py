@@ -9,11 +9,11 @@ from typing import Any
 import jsonargparse
 from lightning.pytorch import LightningDataModule, Trainer
 
-from lightning_distill.allowed import restrict_imports
 from lightning_distill.commands.doctor.findings import Findings
 from lightning_distill.commands.making import make, own_mistake
 from lightning_distill.data import MultimodalDataModule, Processor
 from lightning_distill.module import DistillationModule
+from lightning_distill.security.allowed import restrict_imports
 from lightning_distill.teachers import Teacher
 
 Config = Mapping[str, Any]

@@ -24,7 +24,7 @@ from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeRes
 from lightning_distill.range_finding.places import FeatureRange, GradientRange, Place
 from lightning_distill.range_finding.trials import Trial
 from lightning_distill.reporting.atomic import write_atomically, write_json
-from lightning_distill.secrets import redacted_values
+from lightning_distill.security.secrets import redacted_values
 
 _KEPT: Final = (
     "accelerator",

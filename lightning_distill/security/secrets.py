@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from lightning_distill.secret_names import Kind, holds_secret, kind_of, names_secret_variable
+from lightning_distill.security.secret_names import Kind, holds_secret, kind_of, names_secret_variable
 
 MASK: Final = "***"
 """Stands where a secret was."""

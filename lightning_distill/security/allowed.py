@@ -181,7 +181,7 @@ def _table(names: Sequence[str]) -> dict[str, bool]:
 def _set(table: dict[str, bool]) -> None:
     from jsonargparse._loaders_dumpers import yaml_load
 
-    from lightning_distill.safe_yaml import check_yaml
+    from lightning_distill.security.safe_yaml import check_yaml
 
     def checked(text: str) -> Any:
         check_yaml(text)

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from torch import Tensor, nn
 
 from lightning_distill.errors import NonFiniteError
-from lightning_distill.finite_news import SAID, LossNews, Sent, StepNews, in_a_row
 from lightning_distill.gradients import Gradients, is_finite, non_finite
-from lightning_distill.kept_buffers import KeptBuffers
-from lightning_distill.origin import Origin
+from lightning_distill.guards.finite_news import SAID, LossNews, Sent, StepNews, in_a_row
+from lightning_distill.guards.kept_buffers import KeptBuffers
+from lightning_distill.guards.origin import Origin
 from lightning_distill.structures import Batch
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_distill.errors import NonFiniteError
 from lightning_distill.gradients import counted
-from lightning_distill.origin import Origin
+from lightning_distill.guards.origin import Origin
 from lightning_distill.structures import Batch
 
 SAID: Final = "the teacher's logits"

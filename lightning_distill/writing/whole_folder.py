@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_distill.disk import refusals_named, sync
+from lightning_distill.writing.disk import refusals_named, sync
 
 
 @contextmanager

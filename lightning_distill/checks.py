@@ -18,6 +18,8 @@ from lightning_distill.errors import (
     TeacherError,
     nearest,
 )
+from lightning_distill.guards.teacher_guard import nothing_shared as nothing_shared
+from lightning_distill.guards.teacher_guard import nothing_stepped as nothing_stepped
 from lightning_distill.losses import DistillationLoss
 from lightning_distill.model import MultimodalModel
 from lightning_distill.parity import preprocessing_fits as preprocessing_fits
@@ -25,8 +27,6 @@ from lightning_distill.schedules import Schedule
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
 from lightning_distill.teachers import ClassesByName, Teacher
-from lightning_distill.teachers.guard import nothing_shared as nothing_shared
-from lightning_distill.teachers.guard import nothing_stepped as nothing_stepped
 from lightning_distill.terms import TASK, UNIMODAL
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_distill import checks, parity, resuming, same_run
 from lightning_distill.evaluated import EvaluatedModule
+from lightning_distill.guards.teacher_guard import TeacherGuard
 from lightning_distill.model import MultimodalModel
 from lightning_distill.pair import Pair
 from lightning_distill.quiet import silence_warnings
@@ -14,7 +15,6 @@ from lightning_distill.ranks import first_process_first
 from lightning_distill.structures import Batch
 from lightning_distill.tasks import Task
 from lightning_distill.teachers import Teacher
-from lightning_distill.teachers.guard import TeacherGuard
 
 
 class TaughtModule(EvaluatedModule):

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_distill.encoders.base import Encoder
-from lightning_distill.encoders.model_config import check_config
 from lightning_distill.errors import ConfigError
+from lightning_distill.security.model_config import check_config
 from lightning_distill.structures import Feature, Tokens
 
 

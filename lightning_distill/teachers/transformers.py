@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from lightning_distill.encoders.model_config import check_config
 from lightning_distill.errors import ConfigError, TeacherError
+from lightning_distill.security.model_config import check_config
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers.base import ModelTeacher
 

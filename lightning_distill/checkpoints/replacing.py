@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from lightning_distill.writing.disk import sync
+
 PREVIOUS: Final = ".previous"
 """Ends the name of the file that one has replaced."""
 _TEMPORARY: Final = ".tmp-"
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-_NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def replace(temp: Path, path: Path) -> None:
     if path.is_file() and not path.is_symlink():
         _keep(path)
     os.replace(temp, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _keep(path: Path) -> None:
@@ -78,22 +79,6 @@ def _keep(path: Path) -> None:
         # A rename between two names of one file does nothing.
         with contextlib.suppress(OSError):
             link.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder.
-
-    Raises:
-        OSError: If the disk refuses.
-    """
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(place)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(place)
 
 
 def sweep(folder: Path) -> None:

@@ -23,7 +23,7 @@ class RemoteTable(ManifestSource):
         super().__init__(path, modalities)
 
 
-class OwnModule(DistillationModule):
+class _OwnModule(DistillationModule):
     def __init__(
         self, hub: dict[str, Any] | None = None, notes: list[str] | None = None, fails: bool = False, **more
     ) -> None:

@@ -144,7 +144,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(tmp_path:
         steps = [int(row["step"]) for row in history]
         assert steps == sorted(steps)
         draw, kills = random.Random(9), 0
-        while kills < times(6, 100):
+        while kills < times(20, 100):
             folder = tmp_path / f"killed{kills}"
             write(folder)
             kills += killed_often(starts, folder, draw, seconds)

@@ -227,7 +227,7 @@ def own_config(planted: Planted, config: dict[str, Any]) -> None:
     source = config["data"]["init_args"]["source"]
     source["class_path"] = "own_parts.RemoteTable"
     source["init_args"] |= {"password": planted.new(), "options": planted.options}
-    config["model"]["class_path"] = "own_parts.OwnModule"
+    config["model"]["class_path"] = "own_parts._OwnModule"
     module(config).update(hub=planted.hub, notes=planted.notes)
     config["trainer"]["max_epochs"] = 1
 

@@ -54,7 +54,9 @@ GROUPS: Final = {
 """Group -> files of the package, and folders with the tests that may know them."""
 MOST_TESTS: Final = 4
 """Test files a mutant is run against: those that name most of what its file defines."""
-SLOW: Final = re.compile(r"test_(signals|random_kills|ranks|secrets|process)\.py")
+SLOW: Final = re.compile(
+    r"test_(signals|random_kills|ranks|secrets|process|logs|resume|other_runs|hostile|clip_matrix|distributed)\.py"
+)
 """Tests that start processes and wait: they would take the night."""
 
 

@@ -176,7 +176,7 @@ class SaveOnSignal(Callback):
     def _save(self, trainer: Trainer, counts: Counts) -> None:
         self._counts = counts
         try:
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._path, weights_only=False)  # unsaid, Lightning talks of it
         finally:
             self._counts = None
         self._new = False

@@ -61,7 +61,8 @@ def _call(node: ast.Call, reads_checkpoints: bool) -> list[str]:
     if name in ("np.load", "numpy.load") and not is_false(options.get("allow_pickle", node)):
         problems.append("np.load without allow_pickle=False")
     problems += [f"{key}" for key in OFF if key in options and not is_false(options[key])]
-    if "weights_only" in options and not _is(options["weights_only"], True):
+    # Of a save it says what is saved.
+    if last != "save_checkpoint" and "weights_only" in options and not _is(options["weights_only"], True):
         problems.append("weights_only")
     return problems
 
@@ -125,6 +126,7 @@ def test_the_search_finds(code: str) -> None:
         "np.load(path, allow_pickle=False)",
         "torch.load(path, weights_only=True)",
         "AutoModel.from_pretrained(name, trust_remote_code=False)",
+        "trainer.save_checkpoint(path, weights_only=False)",
     ],
 )
 def test_the_search_passes(code: str) -> None:

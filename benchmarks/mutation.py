@@ -53,6 +53,8 @@ GROUPS: Final = {
 }
 """Group -> files of the package, and folders with the tests that may know them."""
 ALWAYS: Final = {
+    "cache": ("tests/storage/test_store.py", "tests/storage/test_damage.py", "tests/teachers/test_cached.py"),
+    "manifest": ("tests/data/test_manifest.py", "tests/data/test_malformed.py", "tests/data/test_jsonl.py"),
     "teacher guard": ("tests/module/test_errors.py", "tests/module/test_teacher.py"),
     "checkpoint": (
         "tests/reliability/test_checkpoint_file.py",

@@ -117,7 +117,8 @@ class WatchedModule(TaughtModule):
         """Save nothing that is broken.
 
         Raises:
-            NonFiniteError: If a weight, or a running mean or variance, is NaN or infinite; names the first.
+            NonFiniteError: If a trained weight, or a running mean or variance, is NaN or infinite, or a
+                frozen weight is NaN; names the first.
             MemoryShortError: If memory ran out in the middle of an update.
         """
         where = f"checkpoint of step {self.trainer.global_step}"
@@ -135,7 +136,9 @@ class WatchedModule(TaughtModule):
             here: Tensor = getattr(tensor.detach(), "to_local", tensor.detach)()
             if not here.is_floating_point() or is_finite(here):
                 continue
-            if isinstance(tensor, nn.Parameter) or name.endswith(statistics):
+            # A frozen parameter may be a mask of infinities.
+            lost = tensor.requires_grad or bool(here.isnan().any())
+            if (isinstance(tensor, nn.Parameter) and lost) or name.endswith(statistics):
                 raise NonFiniteError(
                     where=where,
                     found=counted(name, here),

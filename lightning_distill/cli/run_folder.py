@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -35,7 +36,8 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, resume: bool = False, overwrite: bool = False) -> None:
-        self.path = path.absolute()
+        # A link, as to a larger disk, stays: what is renamed and removed is the folder behind it.
+        self.path = path.resolve() if path.is_symlink() else path.absolute()
         self.resume, self.overwrite = resume, overwrite
         self._replaced = self.path.with_name(f".{self.path.name}.{os.getpid()}.replaced")
         self._made: list[Path] = []
@@ -95,7 +97,7 @@ class RunFolder:
 
     def restore_replaced(self) -> None:
         """Undo what a process that was killed while it replaced the run has left."""
-        for old in self.path.parent.glob(f".{self.path.name}.*.replaced"):
+        for old in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.replaced"):
             try:
                 RunLock(old).check()
             except ConfigError:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import platform
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from lightning_distill.errors import ConfigError
 
 NAME = ".lock"
 """Of the file; a run that was killed leaves it behind, and it no longer locks."""
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""What some network disks say, which have no locks: there nobody is kept out."""
 
 
 class RunLock:
@@ -76,8 +79,11 @@ class RunLock:
     def _try(self, file: IO[str]) -> None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             raise self._taken(file) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
     def _is(self, file: IO[str]) -> bool:
         """Whether this is the file that others would lock: the one who had it may have removed it."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ class SteadyWandbLogger(WandbLogger):
         if self.failed:
             return DummyExperiment()
         new = self._experiment is None
-        with _discreet_start():
+        with _discreet_start() if new else nullcontext():
             run = self._tried(lambda: WandbLogger.experiment.fget(self))  # type: ignore[attr-defined]
         for handler in logging.getLogger("wandb").handlers if new else ():
             # It would print a traceback for each line of W&B's own log that a full disk refuses.

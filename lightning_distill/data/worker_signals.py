@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from multiprocessing import parent_process
 from typing import Final
 
 _MEANT_FOR_TRAINING: Final = ("SIGINT", "SIGUSR1", "SIGUSR2")
@@ -23,7 +24,9 @@ def outlive_signals() -> None:
     if hasattr(signal, "sigwaitinfo"):
         # Of a blocked signal it can be told who has sent it; a handler of Python's is not told.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_wait_for_parent, args=(os.getppid(),), daemon=True).start()
+        parent = parent_process()  # not the parent of the system: that may be a server which forks workers
+        pid = os.getppid() if parent is None or parent.pid is None else parent.pid
+        threading.Thread(target=_wait_for_parent, args=(pid,), daemon=True).start()
 
 
 def _wait_for_parent(parent: int) -> None:

@@ -126,11 +126,18 @@ def restrict_imports() -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Give the parser back after the block as it was before: a program may have other uses for it."""
+    """Give the parser back after the block as it was before: a program may have other uses for it.
+
+    What is allowed in the block, as by `--allow`, is not allowed after it.
+    """
     before = _state() if "jsonargparse" in sys.modules else None
+    added = os.environ.get(VARIABLE)
     try:
         yield
     finally:
+        os.environ.pop(VARIABLE, None)
+        if added is not None:
+            os.environ[VARIABLE] = added
         if "jsonargparse" in sys.modules:
             _restore(before or _as_delivered())
 

@@ -16,26 +16,27 @@ MASK: Final = "***"
 
 _SHORTEST: Final = 6
 """Characters of a value of the environment from which on it is looked for: shorter ones are everywhere."""
-_URL: Final = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#'\"<>]+)@")
+_URL: Final = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]{0,40}+://)(?P<user>[^\s/?#'\"<>]+)@")
 _FORMS: Final = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|\bhf_[A-Za-z0-9]{30,}"
-    r"|\bsk-(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{20,}"
+    r"|\bsk-(?=[A-Za-z_-]{0,100}+\d)[A-Za-z0-9_-]{20,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}"
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{35}"
     r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}"
-    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"
+    r"|\beyJ[\w-]{8,2000}+\.eyJ[\w-]{8,}+\.[\w-]*"
     r"|(?<=[Bb]earer )(?=[^\s'\"]*\d)[\w.~+/=-]{16,}",
     re.DOTALL,
 )
 """What secrets of well-known services look like."""
-_KEY: Final = r"(?P<key>[A-Za-z_][\w.-]*)"
+_KEY: Final = r"(?<![A-Za-z_])(?P<key>[A-Za-z_][\w.-]{0,120}+)"
+"""Bounded, and tried once a word: else the time grows with the square of the length of a word."""
 _SIGNATURE: Final = re.compile(r"(?i)([?&](?:x-(?:amz|goog)-)?sig(?:nature)?=)[^\s&'\"]+")
 _PAIRS: Final = (
     rf"{_KEY}(?:\\*['\"])?\s*[:=]\s*(?:found )?(?P<quote>\\*['\"])(?=(?P<value>.*?)(?<!\\)(?P=quote))",
     rf"{_KEY}=(?=(?P<value>[^\s,;&()\[\]{{}}'\"]+))",
-    r"--(?P<key>[\w.-]+)\s+(?=(?P<value>(?!-)[^\s'\"]+))",
-    rf"^\s*(?:- )?['\"]?{_KEY}['\"]?:[ \t]+(?=(?P<value>(?!found )[^\s'\"{{\[].*)$)",
+    r"--(?P<key>[\w.-]{1,120}+)\s+(?=(?P<value>(?!-)[^\s'\"]+))",
+    rf"^[ \t]*(?:- )?['\"]?{_KEY}['\"]?:[ \t]+(?=(?P<value>(?!found )[^\s'\"{{\[].*)$)",
 )
 """A key and its value: in quotes, after `=`, as words of a command line, as a line of YAML.
 

@@ -42,18 +42,19 @@ def check(checkpoint: dict[str, Any], trainer: Trainer, forced: bool) -> None:
     inside = within_epoch(checkpoint)
     differing = [name for name in now if _differs(name, then.get(name), now[name])]
     refused = [name for name in differing if inside or name not in _BATCHES]
-    told = ", ".join(f"{name} {then[name]} then and {now[name]} now" for name in differing)
     if refused and not forced:
         raise CheckpointError(
             where=str(trainer.ckpt_path),
             found=f"a checkpoint from {'the middle' if inside else 'the end'} of an epoch of another run: "
-            + told,
+            + _told(refused, then, now),
             expected="the same data, and within an epoch the same batches",
-            fix="restore what has changed, go on from the end of an epoch, or add --force",
+            fix="restore what has changed, or "
+            + ("go on from the end of an epoch, or " if inside else "")
+            + "add --force",
         )
     if not differing:
         return
-    rank_zero_warn(f"going on from {trainer.ckpt_path} although it has {told}")
+    rank_zero_warn(f"going on from {trainer.ckpt_path}, though it says {_told(differing, then, now)}")
     if "data" in differing:
         checkpoint.pop(
             type(getattr(trainer, "datamodule", None)).__qualname__, None
@@ -95,6 +96,16 @@ def _description(trainer: Trainer) -> dict[str, Any]:
         "processes": trainer.world_size,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
     }
+
+
+def _told(names: list[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_brief(name, then)} then and {_brief(name, now)} now" for name in names)
+
+
+def _brief(name: str, description: Mapping[str, Any]) -> str:
+    value = str(description[name])
+    # The start of each part of a fingerprint is enough to see that it is another.
+    return "-".join(part[:8] for part in value.split("-")) if name == "data" else value
 
 
 def _differs(name: str, then: Any, now: Any) -> bool:

@@ -80,12 +80,16 @@ class Paragraphs:
             wanted: Base classes of what could stand there.
             known: Others that could.
         """
-        last = name.rpartition(".")[2]
+        module, _, last = name.rpartition(".")
+        find = (
+            "give a module that Python finds (a file in the current folder: PYTHONPATH=. before the command)"
+        )
+        find = find if module else "give the full import path"
         return self.error(
             last,
             repr(name),
             (f"{names.some(known)} or another " if known else "a ") + (" or ".join(wanted) or "class"),
-            f"correct it, or give the full import path{nearest(last, [*known, *wanted])}",
+            f"correct it, or {find}{nearest(last, [*known, *wanted])}",
             is_key=False,
         )
 

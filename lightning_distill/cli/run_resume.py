@@ -31,7 +31,7 @@ def checkpoint_to_resume(folder: RunFolder, may_start: bool) -> Path | None:
         ConfigError: If it is not the folder of a run.
     """
     found = newest_good(folder.checkpoints)
-    told = "; ".join(str(error) for error in found.damaged)
+    told = "; ".join(f"{error.where}: {error.found}" for error in found.damaged)
     if found.path is not None:
         if told:
             _say(f"warning: going on from the older {found.path}, since newer ones are damaged: {told}")

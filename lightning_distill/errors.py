@@ -141,7 +141,7 @@ class WorkerError(DistillError):
 
 
 class NonFiniteError(DistillError):
-    """A loss became NaN or infinite."""
+    """A loss, a gradient or a weight is NaN or infinite."""
 
     exit_code = 5
 

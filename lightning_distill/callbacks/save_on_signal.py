@@ -176,7 +176,7 @@ class SaveOnSignal(Callback):
     def _save(self, trainer: Trainer, counts: Counts) -> None:
         self._counts = counts
         try:
-            trainer.save_checkpoint(self._path, weights_only=False)  # unsaid, Lightning talks of it
+            trainer.save_checkpoint(self._path, weights_only=False)  # all of it; left out, Lightning logs so
         finally:
             self._counts = None
         self._new = False

@@ -9,6 +9,7 @@ from typing import Any, Final
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lightning_distill.checkpoints.file import read_checkpoint, write_checkpoint
+from lightning_distill.checkpoints.not_a_number import refuse_nan
 from lightning_distill.checkpoints.plain import plain
 from lightning_distill.checkpoints.replacing import PREVIOUS
 from lightning_distill.security.secrets import redacted_values
@@ -45,6 +46,8 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         }
         checkpoint = {**checkpoint, **hyper}
         if "://" in str(path) or storage_options is not None:
+            checkpoint = plain(checkpoint)
+            refuse_nan(checkpoint, path)
             super().save_checkpoint(checkpoint, path, storage_options)
         else:
             write_checkpoint(checkpoint, Path(path))

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessExitedException
 
@@ -26,10 +25,8 @@ from lightning_distill.callbacks import (
     SaveOnSignal,
     StudentExport,
 )
-from lightning_distill.checkpoints import VerifiedCheckpointIO
 from lightning_distill.cli import names
 from lightning_distill.cli.allowed import restrict_imports
-from lightning_distill.cli.config_changes import differences
 from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, sync_line
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.ranges import check_ranges
@@ -37,6 +34,8 @@ from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.cli.run_record import RunRecord
 from lightning_distill.cli.run_resume import checkpoint_to_resume
 from lightning_distill.cli.run_space import check_room
+from lightning_distill.cli.saying import say_differences, say_result
+from lightning_distill.cli.settling import MONITOR, follow_task, use_cache, with_verified_checkpoints
 from lightning_distill.cli.words import (
     check_nothing_masked,
     check_there,
@@ -44,14 +43,12 @@ from lightning_distill.cli.words import (
     run_stem,
     with_config_of_run,
 )
-from lightning_distill.errors import ConfigError, printable
+from lightning_distill.errors import printable
 from lightning_distill.module import DistillationModule
 from lightning_distill.quiet import silence_tips
 from lightning_distill.security.secrets import redacted_values
 from lightning_distill.taught import TaughtModule
-from lightning_distill.teachers import CachedTeacher
 
-_MONITOR = {"monitor": "val/accuracy", "mode": "max"}
 _LEFT = (130, 143)
 """Exit codes of a training process that a signal has ended, where a launcher has forked it."""
 _NOT_KEPT = ("run", "resume", "overwrite", "force", "output", "ckpt_path")
@@ -115,8 +112,8 @@ class DistillationCLI(LightningCLI):
             parser.add_argument("--output", type=Path | None, default=None, help=about)
         parser.add_class_arguments(EarlyStopping, "early_stopping", fail_untyped=False)
         parser.add_class_arguments(BestCheckpoint, "checkpoint", fail_untyped=False)
-        stopping = {**_MONITOR, "patience": 10, "strict": False}
-        best = {**_MONITOR, "filename": "best", "enable_version_counter": False}
+        stopping = {**MONITOR, "patience": 10, "strict": False}
+        best = {**MONITOR, "filename": "best", "enable_version_counter": False}
         parser.set_defaults({f"early_stopping.{k}": v for k, v in stopping.items()})
         parser.set_defaults({f"checkpoint.{k}": v for k, v in best.items()})
 
@@ -145,9 +142,9 @@ class DistillationCLI(LightningCLI):
         """Settle the run folder and the checkpoint before anything is made."""
         options = self.options
         check_there(options.ckpt_path)
-        _follow_task(options)
+        follow_task(options)
         if options.cache is not None:
-            _use_cache(options)
+            use_cache(options)
         if self.command == "fit":
             self._settle_fit(options)
             return
@@ -171,14 +168,7 @@ class DistillationCLI(LightningCLI):
         resume = options.resume is not None
         folder = RunFolder.for_fit(options.run, resume, options.overwrite, run_stem(self.words))
         if resume:
-            if options.ckpt_path:
-                raise ConfigError(
-                    where="command line",
-                    found="--resume and --ckpt_path",
-                    expected="one of the two",
-                    fix="--resume auto goes on with a run; --ckpt_path starts a new run from a checkpoint",
-                )
-            found = checkpoint_to_resume(folder, may_start=names_config(self.words))
+            found = checkpoint_to_resume(folder, options.ckpt_path, may_start=names_config(self.words))
             options.ckpt_path = None if found is None else str(found)
         self.folder = folder
 
@@ -207,10 +197,7 @@ class DistillationCLI(LightningCLI):
             kwargs.setdefault("enable_checkpointing", False)
         if self.command == "predict":
             callbacks.append(self._predictions)
-        plugins = given.trainer.plugins or []
-        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, VerifiedCheckpointIO()]
+        kwargs["plugins"] = with_verified_checkpoints(given.trainer.plugins)
         if self.folder is not None:
             kwargs.setdefault("default_root_dir", given.trainer.default_root_dir or str(self.folder.path))
         return super().instantiate_trainer(callbacks=callbacks, logger=loggers, **kwargs)
@@ -264,13 +251,13 @@ class DistillationCLI(LightningCLI):
         if self.folder is None:
             self.trainer.fit(model, **kwargs)
             return
-        self._say_differences()
+        say_differences(self.options.ckpt_path, self.told_config)
         loggers = [lg for lg in self.trainer.loggers if isinstance(lg, WandbLogger)]
         if isinstance(model, TaughtModule):
             model.forced = bool(self.options.force)
         with self.folder:
-            if self.trainer.is_global_zero:
-                check_room(self.folder.path, model)
+            if self.trainer.is_global_zero and self.trainer.checkpoint_callbacks:
+                check_room(self.folder.checkpoints, model)
             try:
                 self.trainer.fit(model, **kwargs)
                 # Only the first process has a run to tell of; the others' is a dummy.
@@ -288,7 +275,7 @@ class DistillationCLI(LightningCLI):
             finally:
                 finish_wandb(loggers)
         if self.trainer.is_global_zero:
-            self._say_result(lines)
+            say_result(self.folder, lines)
         if self._exit_code:  # the signal came when there was nothing left to interrupt
             raise SystemExit(self._exit_code)
 
@@ -302,54 +289,7 @@ class DistillationCLI(LightningCLI):
         if self.trainer.is_global_zero:
             print(printable(f"predictions: {self._predictions.path}", 5000))
 
-    def _say_differences(self) -> None:
-        checkpoint = self.options.ckpt_path
-        source = RunFolder.of_checkpoint(checkpoint) if checkpoint and Path(checkpoint).is_file() else None
-        if source is not None:
-            lines = differences(source.config, self.told_config)
-            for line in lines[:20]:
-                print(printable(f"changed since the checkpoint: {line}", 2000))
-
-    def _say_result(self, sync: Sequence[str]) -> None:
-        run = printable(self.folder, 4000)
-        print(f"run: {run}")
-        if self.folder is not None and self.folder.student.is_dir():
-            print(f"student: {run}/student")
-        for line in sync:
-            print(printable(f"upload the log: {line}", 5000))
-        print(f"next: lightning-distill test --run {run}")
-
 
 def _code_of(stop: SystemExit) -> int:
     """The exit code that it stands for; a message is a failure."""
     return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-
-
-def _follow_task(options: Namespace) -> None:
-    """What is monitored by default is a metric of classification; other tasks have others."""
-    task = (options.model.get("init_args") or {}).get("task")
-    if not isinstance(task, Namespace):
-        return
-    metric, mode = names.load(task.class_path).monitor
-    for part in (options.early_stopping, options.checkpoint):
-        if {"monitor": part.monitor, "mode": part.mode} == _MONITOR:
-            part.monitor, part.mode = f"val/{metric}", mode
-
-
-def _use_cache(options: Namespace) -> None:
-    """Put the teacher of the config into a CachedTeacher, unless it is one."""
-    model = options.model.get("init_args") or Namespace()
-    teacher = model.get("teacher")
-    if not isinstance(teacher, Namespace):
-        raise ConfigError(
-            where="cache",
-            found=f"{options.cache}, and a model without a teacher",
-            expected="a teacher whose answers can be kept",
-            fix="add model.init_args.teacher, or leave cache out",
-        )
-    path = f"{CachedTeacher.__module__}.{CachedTeacher.__qualname__}"
-    if teacher.class_path != path:
-        teacher = Namespace(class_path=path, init_args=Namespace(teacher=teacher))
-        model.teacher = teacher
-    if options.cache == "repair":
-        teacher.init_args.on_damage = "repair"

@@ -159,6 +159,9 @@ def loggers_of_run(
         wandb = wandb_logger(folder, wandb_id)
         return [history] if wandb is None else [history, wandb]
     own = [] if given is False else [given] if isinstance(given, Logger) else list(given)
+    for logger in own:
+        if type(logger) is WandbLogger:  # W&B must get no secrets from one that the config has named either
+            logger.__class__ = SteadyWandbLogger
     return [*own, history]  # Lightning asks the first logger for the log folder: the user's own
 
 

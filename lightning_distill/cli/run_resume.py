@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from lightning_distill.cli.run_folder import RunFolder
 
 
-def checkpoint_to_resume(folder: RunFolder, may_start: bool) -> Path | None:
+def checkpoint_to_resume(folder: RunFolder, named: str | None, may_start: bool) -> Path | None:
     """The newest good checkpoint of a run; damaged newer ones are told.
 
     Args:
         folder: Of the run; it may be missing.
+        named: What `--ckpt_path` names.
         may_start: Whether a run without a checkpoint is to be started: a batch job that is put back into its
             queue has the same words the first time and every time.
 
@@ -28,8 +29,15 @@ def checkpoint_to_resume(folder: RunFolder, may_start: bool) -> Path | None:
 
     Raises:
         CheckpointError: If all checkpoints are damaged, or there is none and the run must not start.
-        ConfigError: If it is not the folder of a run.
+        ConfigError: If it is not the folder of a run, or a checkpoint is named too.
     """
+    if named:
+        raise ConfigError(
+            where="command line",
+            found="--resume and --ckpt_path",
+            expected="one of the two",
+            fix="--resume auto goes on with a run; --ckpt_path starts a new run from a checkpoint",
+        )
     found = newest_good(folder.checkpoints)
     told = "; ".join(f"{error.where}: {error.found}" for error in found.damaged)
     if found.path is not None:

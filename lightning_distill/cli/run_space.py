@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lightning_distill.writing.disk import disk_error, refusals_named, sync
 
 if TYPE_CHECKING:
     from torch import nn
+
+_CHECKPOINTS: Final = 5
+"""That a run has at most by itself: the best, the last, what each has replaced, and one being written."""
 
 
 def try_writing(folder: Path) -> None:
@@ -51,18 +54,23 @@ def try_appending(file: Path) -> None:
 
 
 def check_room(folder: Path, model: nn.Module) -> None:
-    """There must be room for two checkpoints: the old one stays until the new one is whole.
+    """There must be room for all checkpoints that will stand at once, less those that stand already.
 
     Args:
-        folder: Of the run.
+        folder: Of checkpoints.
         model: What will be in them. The optimizer is taken to keep two numbers for each that is trained.
 
     Raises:
         DiskError: With the bytes needed and free.
     """
-    needed, free = 2 * _bytes_of(model), shutil.disk_usage(folder).free
-    if free < needed:
-        raise disk_error(folder, OSError(errno.ENOSPC, "too little room for two checkpoints"), needed)
+    one = _bytes_of(model)
+    there = sum(path.stat().st_size for path in folder.glob("*.ckpt*") if path.is_file())
+    needed = max(_CHECKPOINTS * one - there, one)  # one is always written beside the others
+    home = next(path for path in (folder, *folder.parents) if path.exists())
+    if shutil.disk_usage(home).free < needed:
+        raise disk_error(
+            folder, OSError(errno.ENOSPC, f"too little room for {_CHECKPOINTS} checkpoints"), needed
+        )
 
 
 def _bytes_of(model: nn.Module) -> int:

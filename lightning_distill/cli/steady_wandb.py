@@ -38,6 +38,9 @@ class SteadyWandbLogger(WandbLogger):
         if self.failed:
             return DummyExperiment()
         new = self._experiment is None
+        if new:
+            given = self._wandb_init
+            self._wandb_init = {k: v if k == "settings" else redacted_values(v) for k, v in given.items()}
         with _discreet_start() if new else nullcontext():
             run = self._tried(lambda: WandbLogger.experiment.fget(self))  # type: ignore[attr-defined]
         for handler in logging.getLogger("wandb").handlers if new else ():

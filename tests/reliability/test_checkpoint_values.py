@@ -159,6 +159,18 @@ def test_nan_is_not_written(dtype: torch.dtype, place: str, tmp_path: Path) -> N
 
 
 @pytest.mark.row("K7")
+def test_nor_is_it_sent_to_another_machine() -> None:
+    """Addresses are Lightning's to write, once their content is known to be good."""
+    address = "memory://checkpoints/last.ckpt"
+    VerifiedCheckpointIO().save_checkpoint(checkpoint(1), address)
+    bad = checkpoint(2)
+    bad["state_dict"]["layer3.weight"] = NAN
+    with pytest.raises(NonFiniteError):
+        VerifiedCheckpointIO().save_checkpoint(bad, address)
+    assert VerifiedCheckpointIO().load_checkpoint(address)["global_step"] == 1
+
+
+@pytest.mark.row("K7")
 def test_what_only_looks_like_nan_is_written(tmp_path: Path) -> None:
     fine = checkpoint(1)
     fine["state_dict"] |= {

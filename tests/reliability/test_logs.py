@@ -264,7 +264,8 @@ def _children(name: str) -> list[int]:
 
 def _train_beside(folder: Path, wandb_folder: Path, *callbacks: Callback) -> None:
     """A training whose W&B fails; the history has all of it, and there is one warning."""
-    os.environ.pop("WANDB_MODE", None)
+    for name in ("WANDB_MODE", "WANDB_SERVICE"):  # nor W&B's process of another test
+        os.environ.pop(name, None)
     history = HistoryLogger(folder)
     wandb = SteadyWandbLogger(name="a", save_dir=wandb_folder, project="p", mode="offline")
     with warnings.catch_warnings(record=True) as told:

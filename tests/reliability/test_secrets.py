@@ -338,3 +338,30 @@ def test_rounds_of_born_again_have_the_secrets_but_their_files_do_not(
     assert project.run(*words) == 0, project.err  # the rounds are those of this config
     inputs = {project.folder / name for name in ("own.yaml", ".netrc", "own_parts.py")}
     assert planted.found_below([project.folder], inputs) == {}
+
+
+@pytest.mark.row("Q5")
+def test_a_logger_that_the_config_names_gets_none_either(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given to W&B's own class beside the config of the run, and the command line it writes down."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    key, password = "Kq7zVx93LmPw5TdR", "Hb4nYc82QsEu6GjF"
+    given = {"api_key": key, "depth": {"url": f"https://me:{password}@host/x"}, "size": 3}
+    logger = {
+        "class_path": "lightning.pytorch.loggers.WandbLogger",
+        "init_args": {"save_dir": str(project.folder / "logs"), "project": "p", "offline": True},
+    }
+    config = project.change(
+        "own.yaml",
+        lambda config: config["trainer"].update(
+            logger={**logger, "dict_kwargs": {"config": given, "notes": f"see https://me:{password}@host"}},
+            max_epochs=1,
+        ),
+    )
+    assert project.fit("--run", "a", config=config) == 0, project.err
+    written = [path for folder in ("a", "logs") for path in Path(folder).rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in written)
+    found = [str(p) for p in written for word in (key, password) if word.encode() in p.read_bytes()]
+    assert found == []
+    assert key not in project.out + project.err

@@ -34,7 +34,11 @@ class _Looking(_MultiProcessingDataLoaderIter):
         end = time.monotonic() + timeout
         while True:
             left = end - time.monotonic()
-            got: tuple[bool, Any] = super()._try_get_data(min(max(left, 0.0), _LOOK))
+            try:
+                got: tuple[bool, Any] = super()._try_get_data(min(max(left, 0.0), _LOOK))
+            except (ConnectionError, EOFError, FileNotFoundError) as error:
+                # A worker's tensors come through a socket, which is gone before its process seems to be.
+                raise RuntimeError("DataLoader worker ended while its batch was fetched") from error
             if got[0] or left <= _LOOK:
                 return got
 

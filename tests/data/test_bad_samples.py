@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from multiprocessing import resource_sharer
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,38 @@ def test_a_lost_worker_says_what_it_was_reading(
     assert words in caught.value.found
     assert "num_workers=0" in caught.value.fix
     assert time.monotonic() - started < 60
+
+
+class Closing(VectorSource):
+    """Reading row 11 closes the socket that the tensors before it are fetched through."""
+
+    def load(self, modality: str, row: int) -> NDArray[np.float64]:
+        if row == 11:
+            resource_sharer.stop()
+            time.sleep(20)  # it lives on
+        return super().load(modality, row)
+
+    def describe(self, row: int) -> str:
+        return f"file {row}.png"
+
+
+def test_a_worker_whose_socket_is_gone_is_lost_though_it_seems_to_live() -> None:
+    data = make_data(Closing(), num_workers=1)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    found = []
+
+    def read() -> None:
+        for batch in loader:
+            found.append(batch)
+            end = time.monotonic() + 30
+            while loader.dataset.watch.item() != 11 and time.monotonic() < end:  # type: ignore[union-attr]
+                time.sleep(0.05)
+
+    with pytest.raises(WorkerError) as caught:
+        read()
+    assert "file 11.png" in caught.value.where
+    assert isinstance(caught.value.__cause__.__cause__, OSError)  # type: ignore[union-attr]
 
 
 def test_M20_fewer_samples_than_processes(tmp_path: Path) -> None:

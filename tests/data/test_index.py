@@ -163,6 +163,7 @@ def test_M18_a_manifest_that_changed_is_not_resumed(manifest: Path, tmp_path: Pa
     trainer, data, module = fit(max_epochs=3)
     with pytest.raises(CheckpointError) as caught:
         trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "c.ckpt")
-    assert old in str(caught.value)
-    assert data.source.fingerprint in str(caught.value)
+    for fingerprint in (old, data.source.fingerprint):
+        assert "-".join(part[:8] for part in fingerprint.split("-")) in str(caught.value)
+    assert old != data.source.fingerprint
     trainer.test(module, datamodule=data, ckpt_path=tmp_path / "c.ckpt", verbose=False)  # testing is free

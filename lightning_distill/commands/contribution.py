@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "table, as JSON and for each sample as Parquet.",
         allow_abbrev=False,
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run that `fit` has finished")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that `fit` has finished")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
     parser.add_argument("--out", type=Path, help="JSON file to write; default: contribution.json in the run")
     parser.add_argument(

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Metrics for every subset of the student's modalities, as a table and as JSON.",
         allow_abbrev=False,
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run that `fit` has finished")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run that `fit` has finished")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
     parser.add_argument("--out", type=Path, help="JSON file to write; default: subsets.json in the run")
     return parser

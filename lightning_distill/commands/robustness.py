@@ -57,7 +57,7 @@ def _check(paths: list[Path], out: Path) -> None:
     twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
     if twice is not None:
         raise ConfigError(
-            where="robustness --run", found=f"{twice} twice", expected="different runs", fix="name it once"
+            where="robustness", found=f"{twice} twice", expected="different runs", fix="name it once"
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(
@@ -71,7 +71,7 @@ def _comparable(opened: Sequence[Finished]) -> None:
     for other in opened[1:]:
         if tuple(other.data.classes) != tuple(first.data.classes) or type(other.task) is not type(first.task):
             raise ConfigError(
-                where=f"robustness --run {other.name}",
+                where=f"robustness, {other.name}",
                 found=_classes(other),
                 expected=f"{_classes(first)}, as in {first.name}",
                 fix="compare runs of the same task and classes, and call this command for each of the others",
@@ -92,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--run",
+        "run",
         type=Path,
-        action="append",
-        required=True,
-        help="folder of a run that `fit` has finished; give it again to compare others with the first",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run that `fit` has finished; others are compared with the first",
     )
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: test")
     parser.add_argument(

@@ -20,7 +20,7 @@ def labelled(split: str) -> int:
 
 
 def test_table_sentence_and_files(trained: Project) -> None:
-    assert trained.run("contribution", "--run", "a") == 0, trained.err
+    assert trained.run("contribution", "a") == 0, trained.err
     content = json.loads(Path("a/contribution.json").read_text())
     assert (content["split"], content["samples"]) == ("test", labelled("test"))
     assert list(content["scores"]) == ["log_likelihood", "accuracy"]
@@ -49,14 +49,14 @@ def test_table_sentence_and_files(trained: Project) -> None:
 def test_everything_is_what_test_measures(trained: Project) -> None:
     assert trained.run("test", "--run", "a") == 0, trained.err
     (line,) = [line for line in trained.out.splitlines() if "test/accuracy" in line]
-    assert trained.run("contribution", "--run", "a") == 0, trained.err
+    assert trained.run("contribution", "a") == 0, trained.err
     score = json.loads(Path("a/contribution.json").read_text())["scores"]["accuracy"]
     assert score["everything"] == pytest.approx(float(line.split("│")[2]), rel=1e-4)
 
 
 def test_another_split_and_other_files(trained: Project) -> None:
     words = ("--split", "val", "--out", "deep/v.json", "--samples", "deep/v.parquet")
-    assert trained.run("contribution", "--run", "a", *words) == 0, trained.err
+    assert trained.run("contribution", "a", *words) == 0, trained.err
     content = json.loads(Path("deep/v.json").read_text())
     assert (content["split"], content["samples"]) == ("val", labelled("val"))
     assert pq.read_table("deep/v.parquet").num_rows == labelled("val")
@@ -64,17 +64,17 @@ def test_another_split_and_other_files(trained: Project) -> None:
 
 
 def test_what_is_wrong_is_named(trained: Project) -> None:
-    assert "no such file" in trained.fails("contribution", "--run", "b", code=4)
-    assert "ends in .json" in trained.fails("contribution", "--run", "a", "--out", "c.txt")
-    assert "ends in .parquet" in trained.fails("contribution", "--run", "a", "--samples", "c.json")
+    assert "no such file" in trained.fails("contribution", "b", code=4)
+    assert "ends in .json" in trained.fails("contribution", "a", "--out", "c.txt")
+    assert "ends in .parquet" in trained.fails("contribution", "a", "--samples", "c.json")
     Path("c.json").mkdir()
-    assert "c.json is a folder" in trained.fails("contribution", "--run", "a", "--out", "c.json")
+    assert "c.json is a folder" in trained.fails("contribution", "a", "--out", "c.json")
 
 
 def test_help(project: Project) -> None:
     assert project.run("contribution", "--help") == 0
-    assert all(option in project.out for option in ("--run", "--split", "--out", "--samples"))
+    assert all(option in project.out for option in ("RUN", "--split", "--out", "--samples"))
     assert project.run("contribution") == 2
-    assert "--run" in project.err
+    assert "required: RUN" in project.err
     assert project.run("--help") == 0
     assert "contribution  what each modality adds" in project.out

@@ -68,7 +68,7 @@ def expected_samples(split: str) -> list[int]:
 
 
 def test_table_and_json(trained: Project) -> None:
-    assert trained.run("evaluate", "--run", "a") == 0, trained.err
+    assert trained.run("evaluate", "a") == 0, trained.err
     content = json.loads(Path("a/subsets.json").read_text())
     assert content["split"] == "test"
     names = [["text", "image"], ["text"], ["image"]]
@@ -87,14 +87,14 @@ def test_all_modalities_give_what_test_gives(trained: Project) -> None:
     assert trained.run("test", "--run", "a") == 0, trained.err
     shown = [line.split("│")[1:3] for line in trained.out.splitlines() if "test/" in line]
     tested = {name.strip().removeprefix("test/"): float(value) for name, value in shown}
-    assert trained.run("evaluate", "--run", "a") == 0, trained.err
+    assert trained.run("evaluate", "a") == 0, trained.err
     found = json.loads(Path("a/subsets.json").read_text())["subsets"][0]
     assert found["samples"] == len([row for row in rows if row[3] == "test"])
     assert found["metrics"] == pytest.approx({name: tested[name] for name in found["metrics"]}, rel=1e-4)
 
 
 def test_another_split_and_file(trained: Project) -> None:
-    assert trained.run("evaluate", "--run", "a", "--split", "val", "--out", "deep/v.json") == 0, trained.err
+    assert trained.run("evaluate", "a", "--split", "val", "--out", "deep/v.json") == 0, trained.err
     content = json.loads(Path("deep/v.json").read_text())
     assert content["split"] == "val"
     assert [subset["samples"] for subset in content["subsets"]] == expected_samples("val")
@@ -102,29 +102,29 @@ def test_another_split_and_file(trained: Project) -> None:
 
 
 def test_what_is_missing_is_named(trained: Project) -> None:
-    assert "no such file" in trained.fails("evaluate", "--run", "b", code=4)
-    assert "a is a folder" in trained.fails("evaluate", "--run", "a", "--out", "a")
+    assert "no such file" in trained.fails("evaluate", "b", code=4)
+    assert "a is a folder" in trained.fails("evaluate", "a", "--out", "a")
     Path("table.csv").rename("moved.csv")
-    assert "table.csv" in trained.fails("evaluate", "--run", "a", code=3)
+    assert "table.csv" in trained.fails("evaluate", "a", code=3)
     Path("moved.csv").rename("table.csv")
     Path("a/student/model.safetensors").unlink()
-    assert "model.safetensors" in trained.fails("evaluate", "--run", "a", code=4)
+    assert "model.safetensors" in trained.fails("evaluate", "a", code=4)
 
 
 @pytest.mark.parametrize("content", ["", "[1", "data: 3", "data: {class_path: X}\nmodel: {class_path: [1]}"])
 def test_a_config_that_is_none(trained: Project, content: str) -> None:
     Path("a/config.yaml").write_text(content)
-    assert "the config of a run" in trained.fails("evaluate", "--run", "a", code=4)
+    assert "the config of a run" in trained.fails("evaluate", "a", code=4)
 
 
 def test_a_config_with_an_unknown_class(trained: Project) -> None:
     path = Path("a/config.yaml")
     path.write_text(path.read_text().replace("ManifestSource", "ManifestSauce"))
-    assert "ManifestSauce" in trained.fails("evaluate", "--run", "a")
+    assert "ManifestSauce" in trained.fails("evaluate", "a")
 
 
 def test_help(project: Project) -> None:
     assert project.run("evaluate", "--help") == 0
-    assert all(option in project.out for option in ("--run", "--split", "--out"))
+    assert all(option in project.out for option in ("RUN", "--split", "--out"))
     assert project.run("evaluate") == 2
-    assert "--run" in project.err
+    assert "required: RUN" in project.err

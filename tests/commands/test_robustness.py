@@ -27,7 +27,7 @@ def written(folder: str) -> Any:
 
 
 def test_table_curves_and_picture(trained: Project) -> None:
-    assert trained.run("robustness", "--run", "a") == 0, trained.err
+    assert trained.run("robustness", "a") == 0, trained.err
     content = written("a")
     assert (content["split"], content["seed"], content["metric"]) == ("test", 0, "accuracy")
     (run,) = content["runs"]
@@ -43,9 +43,9 @@ def test_table_curves_and_picture(trained: Project) -> None:
 def test_level_0_is_what_evaluate_says_of_samples_that_have_everything(trained: Project) -> None:
     table = [row for row in Path("table.csv").read_text().splitlines() if ",," not in row]
     Path("table.csv").write_text("\n".join(table) + "\n")
-    assert trained.run("evaluate", "--run", "a") == 0, trained.err
+    assert trained.run("evaluate", "a") == 0, trained.err
     expected = json.loads(Path("a/subsets.json").read_text())["subsets"][0]
-    assert trained.run("robustness", "--run", "a", "--levels", "0", "1") == 0, trained.err
+    assert trained.run("robustness", "a", "--levels", "0", "1") == 0, trained.err
     for curve in written("a")["runs"][0]["curves"]:
         assert curve["samples"] == expected["samples"]
         assert {k: v[0] for k, v in curve["metrics"].items()} == pytest.approx(expected["metrics"], rel=1e-5)
@@ -54,9 +54,9 @@ def test_level_0_is_what_evaluate_says_of_samples_that_have_everything(trained: 
 def test_absence_at_level_1_is_what_evaluate_says_of_the_others_alone(trained: Project) -> None:
     table = [row for row in Path("table.csv").read_text().splitlines() if ",," not in row]
     Path("table.csv").write_text("\n".join(table) + "\n")
-    assert trained.run("evaluate", "--run", "a") == 0, trained.err
+    assert trained.run("evaluate", "a") == 0, trained.err
     _, text, image = json.loads(Path("a/subsets.json").read_text())["subsets"]
-    assert trained.run("robustness", "--run", "a", "--levels", "0", "1") == 0, trained.err
+    assert trained.run("robustness", "a", "--levels", "0", "1") == 0, trained.err
     without_text, without_image = written("a")["runs"][0]["curves"][2:4]
     for curve, alone in ((without_text, image), (without_image, text)):
         assert curve["corruption"] == "absence"
@@ -65,7 +65,7 @@ def test_absence_at_level_1_is_what_evaluate_says_of_the_others_alone(trained: P
 
 def test_options_reach_the_curves(trained: Project) -> None:
     words = ("--split", "val", "--levels", "0", "0.5", "--seed", "7", "--out", "deep/er")
-    assert trained.run("robustness", "--run", "a", *words) == 0, trained.err
+    assert trained.run("robustness", "a", *words) == 0, trained.err
     content = written("deep/er")
     assert (content["split"], content["seed"]) == ("val", 7)
     assert not Path("a/robustness.json").exists()
@@ -85,7 +85,7 @@ def test_two_runs_each_on_its_own_data(trained: Project) -> None:
     config = yaml.safe_load(Path("b/config.yaml").read_text())
     text = yaml.safe_dump(config).replace("table.csv", "half.csv")
     Path("b/config.yaml").write_text(text)
-    assert trained.run("robustness", "--run", "a", "--run", "b", "--levels", "0", "1") == 0, trained.err
+    assert trained.run("robustness", "a", "b", "--levels", "0", "1") == 0, trained.err
     a, b = written("a")["runs"]
     assert (a["run"], b["run"]) == ("a", "b")
     assert 0 < b["curves"][0]["samples"] < a["curves"][0]["samples"]
@@ -100,23 +100,23 @@ def test_runs_of_other_classes_are_refused(trained: Project) -> None:
     Path("other.csv").write_text(table)
     config = yaml.safe_load(Path("b/config.yaml").read_text())
     Path("b/config.yaml").write_text(yaml.safe_dump(config).replace("table.csv", "other.csv"))
-    message = trained.fails("robustness", "--run", "a", "--run", "b")
+    message = trained.fails("robustness", "a", "b")
     assert "Classification of x, z" in message
     assert "Classification of x, y, as in a" in message
     assert not Path("a/robustness.json").exists()
 
 
 def test_what_is_missing_or_wrong_is_named(trained: Project) -> None:
-    assert "no such file" in trained.fails("robustness", "--run", "b", code=4)
-    assert "a twice" in trained.fails("robustness", "--run", "a", "--run", "a")
-    assert "table.csv is a file" in trained.fails("robustness", "--run", "a", "--out", "table.csv")
-    assert "found 0.5 1; expected" in trained.fails("robustness", "--run", "a", "--levels", "0.5", "1")
+    assert "no such file" in trained.fails("robustness", "b", code=4)
+    assert "a twice" in trained.fails("robustness", "a", "a")
+    assert "table.csv is a file" in trained.fails("robustness", "a", "--out", "table.csv")
+    assert "found 0.5 1; expected" in trained.fails("robustness", "a", "--levels", "0.5", "1")
     Path("a/student/model.safetensors").unlink()
-    assert "model.safetensors" in trained.fails("robustness", "--run", "a", code=4)
+    assert "model.safetensors" in trained.fails("robustness", "a", code=4)
 
 
 def test_help(project: Project) -> None:
     assert project.run("robustness", "--help") == 0
-    assert all(option in project.out for option in ("--run", "--split", "--levels", "--seed", "--out"))
+    assert all(option in project.out for option in ("RUN", "--split", "--levels", "--seed", "--out"))
     assert project.run("robustness") == 2
-    assert "--run" in project.err
+    assert "required: RUN" in project.err

@@ -169,9 +169,9 @@ CLASSES: dict[str, Callable[[], Opening]] = {
             ("knowledge", "--config", "hostile.yaml", "--out", "k"),
             ("find-clip", "-c", "hostile.yaml"),
             ("born-again", "-c", "hostile.yaml", "--out", "b"),
-            ("evaluate", "--run", "run"),
-            ("contribution", "--run", "run"),
-            ("robustness", "--run", "run"),
+            ("evaluate", "run"),
+            ("contribution", "run"),
+            ("robustness", "run"),
             ("test", "--run", "run"),
         )
     },

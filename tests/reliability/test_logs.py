@@ -389,8 +389,8 @@ def test_names_in_the_data_forge_nothing_in_the_terminal(project: Project) -> No
     for words in (
         ("doctor", "--config", name),
         ("fit", "--config", name, "--run", run),
-        ("evaluate", "--run", run),
-        ("contribution", "--run", run),
+        ("evaluate", run),
+        ("contribution", run),
         ("init", "table.csv", "--out", "made.yaml"),
         ("fit", "--config", name, "--run", run),  # an error, since it is there
     ):

@@ -39,6 +39,9 @@ class DistillationLoss(nn.Module, ABC):
     teacher_layers: tuple[str, ...] = ()
     """What it reads of the teacher beside the logits, as names for `ModelOutput.at`."""
 
+    def __init__(self) -> None:
+        super().__init__()  # a signature of its own, which says that nothing is taken
+
     @abstractmethod
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
         """Compare.

@@ -44,9 +44,6 @@ class RegressionKD(DistillationLoss):
 
     suits: ClassVar[frozenset[Outputs]] = frozenset({Outputs.CLASSES, Outputs.NUMBERS})
 
-    def __init__(self) -> None:
-        super().__init__()
-
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Tensor:
         """0-d tensor."""
         return regression_kd(student.logits, teacher.logits)

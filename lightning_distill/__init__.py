@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from lightning_distill.version import __version__ as __version__
 
 _HOMES = {
     "Batch": "structures",
@@ -21,6 +21,7 @@ _HOMES = {
     "FrozenTeacher": "teachers",
     "load_student": "export",
     "save_student": "export",
+    "Student": "shipping.student",
 }
 
 __all__ = [*_HOMES, "__version__"]
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lightning_distill.model import MultimodalModel as MultimodalModel
     from lightning_distill.module import DistillationModule as DistillationModule
     from lightning_distill.mutual import MutualDistillationModule as MutualDistillationModule
+    from lightning_distill.shipping.student import Student as Student
     from lightning_distill.structures import UNLABELLED as UNLABELLED
     from lightning_distill.structures import Batch as Batch
     from lightning_distill.structures import ModelOutput as ModelOutput

@@ -31,11 +31,16 @@ _OTHERS: Final = {
     "evaluate": "metrics for every subset of a student's modalities",
     "contribution": "what each modality adds to a student's answers",
     "robustness": "metrics as one modality at a time gets worse",
+    "report": "a page on why a student is as it is, and what to change",
+    "compare": "runs side by side, and in what their configs differ",
+    "baseline": "the student of a run without its teacher, to compare",
+    "export": "a student alone: safetensors, ONNX, torch.export, model card",
     "cache": "let a teacher answer before training, once for all runs",
     "knowledge": "keep what a teacher knows about a data set",
     "fuse": "fuse such knowledge with the data of a new domain",
     "assess": "will this teacher help, before training",
     "find-clip": "choose the range of a clip, and the learning rate",
+    "search": "the best settings of a search space, with Optuna",
     "born-again": "rounds in which a model is its own teacher",
     "demo": "a complete example on data that come with the package",
 }
@@ -46,17 +51,32 @@ _MODULES: Final = {
     "evaluate": "lightning_distill.commands.evaluate",
     "contribution": "lightning_distill.commands.contribution",
     "robustness": "lightning_distill.commands.robustness",
+    "report": "lightning_distill.commands.report",
+    "compare": "lightning_distill.commands.compare",
+    "baseline": "lightning_distill.cli.baseline",
+    "export": "lightning_distill.commands.export",
     "cache": "lightning_distill.cli.cache",
     "knowledge": "lightning_distill.commands.knowledge",
     "fuse": "lightning_distill.commands.fuse",
     "assess": "lightning_distill.commands.assess",
     "find-clip": "lightning_distill.cli.find_clip",
+    "search": "lightning_distill.cli.search",
     "born-again": "lightning_distill.cli.born_again",
     "demo": "lightning_distill.commands.demo",
 }
 """Where the `main(argv)` of each other command is."""
 _COMMANDS: Final = {**_TRAINER, **_OTHERS}
-_CONFIGURED: Final = (*_TRAINER, "doctor", "cache", "knowledge", "fuse", "assess", "find-clip", "born-again")
+_CONFIGURED: Final = (
+    *_TRAINER,
+    "doctor",
+    "cache",
+    "knowledge",
+    "fuse",
+    "assess",
+    "find-clip",
+    "search",
+    "born-again",
+)
 """Commands that read a config of `fit`."""
 
 _HELP: Final = "\n".join(

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_distill import __version__
 from lightning_distill.errors import ConfigError, nearest
 from lightning_distill.knowledge import CONFIG, FORMAT, IDS, Knowledge
 from lightning_distill.knowledge_rows import ROWS, RowWriter
 from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.teachers import Teacher
+from lightning_distill.version import __version__
 from lightning_distill.writing.disk import refusals_named
 from lightning_distill.writing.whole_folder import whole_folder
 

@@ -29,4 +29,6 @@ SHELVES: Final = (
 def import_shelves() -> None:
     """Import all shelves, so that a config may name their classes without the path."""
     for shelf in (*SHELVES, "mutual"):
-        import_module(f"lightning_distill.{shelf}")
+        module = import_module(f"lightning_distill.{shelf}")
+        for name in getattr(module, "__all__", ()):  # some shelves load a class when it is first asked for
+            getattr(module, name)

@@ -1,6 +1,7 @@
 """Every file under configs/ is run by the real command line; a new file is picked up by itself.
 
-A file in `experiment/` is a whole run. A file elsewhere is a part: its folder says where it goes.
+A file in `experiment/` is a whole run; one in `sweeps/` is a search space (`test_sweeps.py`). A file
+elsewhere is a part: its folder says where it goes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.encoders.pretrained import save_bert, save_timm
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EXPERIMENTS = sorted((CONFIGS / "experiment").glob("*.yaml"))
-PARTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name != "experiment")
+PARTS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in ("experiment", "sweeps"))
 
 PLACES = {
     "fusion": "--model.student.fusion",

@@ -7,9 +7,11 @@ from lightning_distill.callbacks.configured import ConfiguredHyperparameters
 from lightning_distill.callbacks.distill import Distill
 from lightning_distill.callbacks.predictions import PredictionWriter
 from lightning_distill.callbacks.rank_watch import RankWatch
+from lightning_distill.callbacks.sample_table import SampleTable
 from lightning_distill.callbacks.save_on_signal import SaveOnSignal
 from lightning_distill.callbacks.student_export import StudentExport
 from lightning_distill.callbacks.unfreezing import GradualUnfreezing
+from lightning_distill.callbacks.wandb_artifacts import WandbArtifacts
 
 __all__ = [
     "BatchNormAdaptation",
@@ -20,6 +22,8 @@ __all__ = [
     "GradualUnfreezing",
     "PredictionWriter",
     "RankWatch",
+    "SampleTable",
     "SaveOnSignal",
     "StudentExport",
+    "WandbArtifacts",
 ]

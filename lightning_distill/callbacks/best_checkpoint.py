@@ -29,6 +29,20 @@ def instead_of(monitor: str, logged: Iterable[str]) -> str:
     return f"to choose, monitor one of {', '.join(stage)}{added}{nearest(monitor, names)}"
 
 
+def best_scores(trainer: Trainer) -> dict[str, float]:
+    """Metric -> its best value so far, for each that chooses a checkpoint.
+
+    Args:
+        trainer: With its callbacks.
+    """
+    found = {}
+    for checkpoint in trainer.checkpoint_callbacks:
+        monitor, score = getattr(checkpoint, "monitor", None), getattr(checkpoint, "best_model_score", None)
+        if monitor is not None and score is not None:
+            found[str(monitor)] = float(score)
+    return found
+
+
 class BestCheckpoint(ModelCheckpoint):
     """`ModelCheckpoint`, but a monitored metric that is not there costs a warning instead of the run.
 

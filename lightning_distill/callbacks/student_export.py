@@ -16,6 +16,7 @@ from lightning_distill.checkpoints import read_checkpoint
 from lightning_distill.export import check_replaceable, save_student
 from lightning_distill.model import MultimodalModel
 from lightning_distill.sharding import whole
+from lightning_distill.structures import Outputs
 
 _PREFIX = "student."
 
@@ -58,7 +59,16 @@ class StudentExport(Callback):
         elif best:
             student = copy.deepcopy(student).cpu()
             student.load_state_dict(_weights_in(Path(best), {}))
-        save_student(student, self.folder, self.config, weights)
+        processors = getattr(getattr(trainer, "datamodule", None), "processors", None)
+        outputs = getattr(getattr(pl_module, "task", None), "outputs", None)
+        save_student(
+            student,
+            self.folder,
+            self.config,
+            weights,
+            processors if isinstance(processors, Mapping) else None,
+            outputs if isinstance(outputs, Outputs) else None,
+        )
 
 
 def _student_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

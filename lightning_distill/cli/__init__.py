@@ -6,21 +6,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from lightning_distill.cli.command import DistillationCLI as DistillationCLI
 
 __all__ = ["DistillationCLI", "run"]
 
 
-def run(command: str, words: Sequence[str]) -> None:
+def run(command: str, words: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
     """Do what the command line says.
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
         words: The command line after the program's name, the command among it.
+        callbacks: To be added to those of the config; they are not written down.
     """
     from lightning_distill.cli.command import DistillationCLI
 
-    DistillationCLI(command, words)
+    DistillationCLI(command, words, callbacks)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
-from lightning_distill.cli.config_changes import differences
+from lightning_distill.cli.one_of_several import train_unless_there
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import packages
 from lightning_distill.errors import ConfigError, printable
-from lightning_distill.security.safe_yaml import load_yaml
-from lightning_distill.security.secrets import hidden_settings, redacted_values
 
 _OURS = ("--run", "--resume", "--overwrite", "--ckpt_path")
 """Options of `fit` that the rounds decide themselves."""
+_ANOTHER = "name another --out, or remove the folder and those of the rounds after it"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
     folders = [RunFolder(options.out / f"round{number}") for number in range(options.rounds)]
     teacher: RunFolder | None = None
     for number, folder in enumerate(folders):
-        _train(folder, round_config(config, number, None if teacher is None else f"{teacher}/student"))
+        own = round_config(config, number, None if teacher is None else f"{teacher}/student")
+        train_unless_there(folder, own, "born-again --out", _ANOTHER)
         teacher = folder
     if not getattr(rank_zero_only, "rank", 0):
         _show(folders, config["checkpoint"])
@@ -139,60 +136,6 @@ def round_config(config: dict[str, Any], number: int, teacher: str | None) -> di
         module["losses"] = {"kd": {"class_path": "lightning_distill.losses.LogitKD"}}
         module["weights"] = module.get("weights") or {"task": 0.1, "kd": 0.9}
     return made
-
-
-def _train(folder: RunFolder, config: dict[str, Any]) -> None:
-    """Make the round's student, as far as it is not there yet."""
-    from lightning_distill.cli import run
-    from lightning_distill.reporting.atomic import write_atomically
-
-    secrets, config = hidden_settings(config), redacted_values(config)
-    file, text = folder.path.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    changed = _changed(file, config) if file.is_file() and folder.path.is_dir() else []
-    if changed:
-        raise ConfigError(
-            where=f"born-again --out, {folder}",
-            found=f"a round of another config: {changed[0]}",
-            expected="the config it was started with",
-            fix="name another --out, or remove the folder and those of the rounds after it",
-        )
-    if folder.student.is_dir():
-        return
-    write_atomically(file, text)  # each process of a distributed run does, while others may read it
-    going_on: list[str] = []
-    if (folder.checkpoints / "last.ckpt").is_file():
-        going_on = ["--resume", "auto"]
-    elif folder.config.is_file():
-        going_on = ["--overwrite"]
-    given = [
-        f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in secrets.items()
-    ]
-    run("fit", ["fit", "--config", str(file), "--run", str(folder.path), *going_on, *given])
-    _wait_for_all()
-    if not folder.student.is_dir():
-        raise ConfigError(
-            where=f"born-again, {folder}",
-            found="a training that left no student",
-            expected="a run with a student folder, to be the next teacher",
-            fix="leave trainer.fast_dev_run out",
-        )
-
-
-def _changed(file: Path, config: dict[str, Any]) -> list[str]:
-    """Settings in which the config differs from that of a round that has been started."""
-    before = load_yaml(file.read_text(encoding="utf-8"))
-    lines = differences(file, yaml.safe_dump(config))
-    return lines or [
-        f"{key}: {before.get(key)} -> {now}" for key, now in config.items() if before.get(key) != now
-    ]
-
-
-def _wait_for_all() -> None:
-    """The first of several processes writes the student that all of them read next."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
 
 
 def _show(folders: Sequence[RunFolder], checkpoint: dict[str, Any]) -> None:

@@ -22,12 +22,14 @@ from lightning_distill.callbacks import (
     ConfiguredHyperparameters,
     PredictionWriter,
     RankWatch,
+    SampleTable,
     SaveOnSignal,
     StudentExport,
+    WandbArtifacts,
 )
 from lightning_distill.cli import names
 from lightning_distill.cli.allowed import restrict_imports
-from lightning_distill.cli.loggers import finish_wandb, loggers_of_run, sync_line
+from lightning_distill.cli.loggers import finish_wandb, loggers_of_run
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.ranges import check_ranges
 from lightning_distill.cli.run_folder import RunFolder
@@ -36,6 +38,7 @@ from lightning_distill.cli.run_resume import checkpoint_to_resume
 from lightning_distill.cli.run_space import check_room
 from lightning_distill.cli.saying import say_differences, say_result
 from lightning_distill.cli.settling import MONITOR, follow_task, use_cache, with_verified_checkpoints
+from lightning_distill.cli.wandb_sync import sync_line
 from lightning_distill.cli.words import (
     check_nothing_masked,
     check_there,
@@ -61,13 +64,14 @@ class DistillationCLI(LightningCLI):
     Args:
         command: Which of them.
         words: The command line after the program's name.
+        callbacks: To be added to those of the config; they are not written down.
     """
 
-    def __init__(self, command: str, words: Sequence[str]) -> None:
+    def __init__(self, command: str, words: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
         names.import_shelves()
         silence_tips()
         restrict_imports()
-        self.command, self.words = command, list(words)
+        self.command, self.words, self._added = command, list(words), list(callbacks)
         self.folder: RunFolder | None = None
         self._signals: SaveOnSignal | None = None
         self._ranks: RankWatch | None = None
@@ -186,7 +190,7 @@ class DistillationCLI(LightningCLI):
         """Add the standing callbacks and loggers."""
         given = self.config_init[self.command]
         callbacks = given.trainer.callbacks or []
-        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+        callbacks = [*([callbacks] if isinstance(callbacks, Callback) else callbacks), *self._added]
         loggers = given.trainer.logger
         if self.command == "fit" and self.folder is not None:
             loggers = loggers_of_run(loggers, self.folder.path, self.folder.wandb_id())
@@ -215,6 +219,9 @@ class DistillationCLI(LightningCLI):
         student = init_args.get("student") or next(iter((init_args.get("students") or {}).values()), None)
         if isinstance(student, dict):
             added.append(StudentExport(folder.student, student))
+        if any(isinstance(logger, WandbLogger) for logger in loggers):
+            own_table = any(isinstance(callback, SampleTable) for callback in own)
+            added += [WandbArtifacts(folder.student), *([] if own_table else [SampleTable()])]
         if given.trainer.enable_checkpointing is not False:
             given.checkpoint.dirpath = given.checkpoint.dirpath or str(folder.checkpoints)
             last = ModelCheckpoint(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from lightning_distill.flat_settings import flat_settings
 from lightning_distill.security.safe_yaml import load_yaml
 from lightning_distill.security.secrets import redacted_values
 
@@ -12,7 +12,7 @@ from lightning_distill.security.secrets import redacted_values
 def differences(old: Path, new: str) -> list[str]:
     """Settings of model, data and trainer in which two configs differ, one line each."""
     before, after = (
-        _flat(
+        flat_settings(
             {
                 k: v
                 for k, v in redacted_values(load_yaml(text) or {}).items()
@@ -23,11 +23,3 @@ def differences(old: Path, new: str) -> list[str]:
     )
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys]
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            k: v for name, item in value.items() for k, v in _flat(item, f"{at}.{name}".lstrip(".")).items()
-        }
-    return {at: value}

@@ -210,7 +210,7 @@ def _wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
     logger = SteadyWandbLogger(
         name=folder.name,
         save_dir=folder,
-        id=run_id or token_hex(4),
+        id=run_id or _id_of_agent() or token_hex(4),
         project=os.environ.get("WANDB_PROJECT") or wandb.setup().settings.project or "lightning-distill",
         mode=mode,
         settings=wandb.Settings(silent=True) if offline else None,
@@ -220,12 +220,9 @@ def _wandb_logger(folder: Path, run_id: str | None) -> WandbLogger | None:
     return logger
 
 
-def sync_line(logger: WandbLogger) -> str | None:
-    """The command that uploads an offline run."""
-    run = logger.experiment
-    if getattr(logger, "failed", False):
-        return None
-    return f"wandb sync {Path(run.dir).parent}" if run.settings.mode in ("offline", "dryrun") else None
+def _id_of_agent() -> str | None:
+    """What the agent of a sweep calls the run that it has started this process for."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def finish_wandb(loggers: Sequence[WandbLogger]) -> None:

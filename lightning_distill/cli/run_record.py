@@ -11,14 +11,17 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 
-from lightning_distill.callbacks.best_checkpoint import instead_of
+from lightning_distill.callbacks.best_checkpoint import best_scores, instead_of
 from lightning_distill.cli.loggers import HistoryLogger
 from lightning_distill.cli.run_folder import RunFolder
-from lightning_distill.security.secrets import redacted_values
+from lightning_distill.cli.steady_wandb import SteadyWandbLogger
+from lightning_distill.cli.wandb_sync import first_step
+from lightning_distill.errors import printable
+from lightning_distill.security.secrets import redacted, redacted_values
 
 
 class RunRecord(Callback):
-    """Commits the run folder on the first step, and sends the config to W&B.
+    """Commits the run folder on the first step, and sends the config to the loggers.
 
     Args:
         folder: Of the run.
@@ -74,9 +77,32 @@ class RunRecord(Callback):
             details["wandb_id"] = self.wandb[0].version
         self.folder.commit(self.config, details)
         if self.folder.resume:
+            self._go_on_in_wandb()
             rows = self._rows if trainer.ckpt_path else 0
             for history in self.history:
                 if rows is not None:
                     history.rewind(rows)
+        for logger in trainer.loggers:
+            if not isinstance(logger, HistoryLogger):  # config.yaml lies beside it
+                _send(logger, self.config)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell W&B the best value of each metric that chose a checkpoint: its own summary has the last."""
         for logger in self.wandb:
-            logger.log_hyperparams(yaml.safe_load(self.config))
+            if isinstance(logger, SteadyWandbLogger):
+                logger.summarise({f"best/{name}": score for name, score in best_scores(trainer).items()})
+
+    def _go_on_in_wandb(self) -> None:
+        rows = self.history[0].rows if self.history else 0
+        for logger in self.wandb:
+            if isinstance(logger, SteadyWandbLogger):
+                logger.first_step = first_step(logger.experiment, rows)
+
+
+def _send(logger: Logger, config: str) -> None:
+    """MLflow refuses other values than those of before; no training is to end by that."""
+    try:
+        logger.log_hyperparams(yaml.safe_load(config))
+    except Exception as error:  # whatever a logger raises
+        told = printable(redacted(f"{type(error).__name__}: {error}"), 300)
+        rank_zero_warn(f"{type(logger).__name__} does not take the config: {told}")

@@ -31,6 +31,8 @@ class SteadyWandbLogger(WandbLogger):
 
     failed = False
     """Whether something has."""
+    first_step: int | None = None
+    """W&B's own step of the first row of a resumed session; None leaves it to W&B."""
 
     @property
     def experiment(self) -> Any:
@@ -56,7 +58,12 @@ class SteadyWandbLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send them."""
-        self._tried(lambda: super(SteadyWandbLogger, self).log_metrics(metrics, step))
+        self._tried(lambda: self._send(metrics, step))
+
+    @rank_zero_only
+    def summarise(self, values: Mapping[str, float]) -> None:
+        """Put values into the run's summary, beside the last ones of the history."""
+        self._tried(lambda: self.experiment.summary.update(dict(values)))
 
     @rank_zero_only
     def save(self) -> None:
@@ -69,6 +76,13 @@ class SteadyWandbLogger(WandbLogger):
     def finalize(self, status: str) -> None:
         """Send what is left."""
         self._tried(lambda: super(SteadyWandbLogger, self).finalize(status))
+
+    def _send(self, metrics: Mapping[str, float], step: int | None) -> None:
+        if self.first_step is not None:
+            # An empty row sets W&B's counter, which then goes on by itself.
+            self.experiment.log({}, step=self.first_step)
+            self.first_step = None
+        super().log_metrics(metrics, step)
 
     def _tried(self, work: Callable[[], Any]) -> Any:
         if self.failed:

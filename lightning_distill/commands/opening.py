@@ -275,21 +275,7 @@ def batches(data: MultimodalDataModule, splits: Sequence[str], device: torch.dev
     Raises:
         ConfigError: If there is no such split.
     """
-    from lightning.fabric.utilities import move_data_to_device
-
-    from lightning_distill.data.bad_samples import BadSampleLog
-    from lightning_distill.data.loader import batch_loader
-    from lightning_distill.data.reading import Reading
-    from lightning_distill.data.sampling import BatchSampler
+    from lightning_distill.data.in_order import batches_in_order
 
     check_splits(splits)
-    for processor in (*data.processors.values(), *data.teacher_processors.values()):
-        processor.check()
-    for split in splits:
-        # "val" whatever the split, for "train" would augment.
-        reading = Reading(data.processors, data.teacher_processors, data.seed, "val")
-        dataset = data.make_dataset(data.rows(split), reading)
-        if len(dataset):
-            order = BatchSampler(len(dataset), data.batch_size, data.seed, False)
-            for batch in batch_loader(dataset, order, data.num_workers, BadSampleLog(0, None)):
-                yield move_data_to_device(batch, device)
+    yield from batches_in_order(data, splits, device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning_distill.data.audio_headers import check_whole
 from lightning_distill.data.files import read_bytes
 from lightning_distill.data.log_mel import LogMel
 from lightning_distill.data.processor import Processor
+from lightning_distill.data.resampling import resampled
 from lightning_distill.data.source import Waveform
 from lightning_distill.data.spec_augment import SpecAugment
 from lightning_distill.errors import ConfigError, SampleError
@@ -180,6 +180,12 @@ class AudioProcessor(Processor):
         masks = self.spec_augment or SpecAugment(time_masks=0, frequency_masks=0)
         return {"max_shift": self.max_shift, **masks.settings}
 
+    def portable_init_args(self, folder: Path) -> Mapping[str, Any]:
+        """Lengths in seconds again, without what augments."""
+        seconds = {"seconds": self.length, "window": self.window, "hop": self.hop}
+        lengths = {name: length / self.sample_rate for name, length in seconds.items()}
+        return {**lengths, "max_shift": 0.0, "spec_augment": None}
+
     def check(self) -> None:
         """Look for the decoder of sound files.
 
@@ -190,13 +196,15 @@ class AudioProcessor(Processor):
 
     def prepare(self, raw: Waveform, view: View | None = None) -> Tensor:
         """Resample, centre, crop or pad to float32 "length"."""
+        if not isinstance(raw, Waveform):
+            raise ValueError(f"{type(raw).__name__}, no Waveform with its sample rate")
         samples = raw.samples
         if not len(samples) or not 1 <= raw.sample_rate <= MAX_RATE:
             raise ValueError(f"a sound of {len(samples)} samples at {raw.sample_rate} Hz")
         if not np.isfinite(samples).all():
             raise ValueError("a sound with samples that are NaN or infinite")
         if raw.sample_rate != self.sample_rate:
-            samples = _resampled(samples, raw.sample_rate, self.sample_rate)
+            samples = resampled(samples, raw.sample_rate, self.sample_rate)
         spare = self.length - len(samples)
         if spare < 0:
             samples = samples[-spare // 2 : -spare // 2 + self.length]
@@ -236,10 +244,3 @@ class AudioProcessor(Processor):
             at = (torch.arange(frames)[None, :] + shift[:, None]).clamp_(0, frames - 1)
             inputs = inputs[torch.arange(len(inputs))[:, None], at]
         return self.spec_augment(inputs, seed, epoch, sample_id) if self.spec_augment else inputs
-
-
-def _resampled(samples: NDArray[np.float32], rate: int, wanted: int) -> Any:
-    from scipy.signal import resample_poly
-
-    common = gcd(rate, wanted)
-    return resample_poly(samples, wanted // common, rate // common)

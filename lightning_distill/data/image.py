@@ -143,6 +143,10 @@ class ImageProcessor(Processor):
         affine = {name: getattr(self, name) for name in ("max_shift", "max_scale", "max_rotation")}
         return affine | dict((self.views or ImageViews(min_crop=1)).settings)
 
+    def portable_init_args(self, folder: Path) -> Mapping[str, Any]:
+        """Without what augments."""
+        return {"max_shift": 0.0, "max_scale": 0.0, "max_rotation": 0.0, "views": None}
+
     def prepare(self, raw: NDArray[np.uint8], view: View | None = None) -> Tensor:
         """Crop and resize to uint8 "channels size size"."""
         import cv2

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _FLOOR: Final = 1e-10
@@ -55,10 +57,7 @@ class LogMel:
 
     @cached_property
     def _bank(self) -> list[tuple[slice, Tensor]]:
-        from transformers.audio_utils import mel_filter_bank
-
-        bins, top = self.window // 2 + 1, self.sample_rate / 2
-        bank = mel_filter_bank(bins, self.mels, 0.0, top, self.sample_rate, mel_scale="htk")
+        bank = mel_bank(self.sample_rate, self.window // 2 + 1, self.mels)
         whole = torch.from_numpy(bank).float().repeat_interleave(2, dim=0)
         blocks = []
         for block in whole.split(math.ceil(self.mels / _BLOCKS), dim=1):
@@ -66,3 +65,28 @@ class LogMel:
             part = slice(rows[0], rows[-1] + 1)
             blocks.append((part, block[part].contiguous()))
         return blocks
+
+
+def mel_bank(sample_rate: int, bins: int, mels: int) -> NDArray[np.float64]:
+    """Triangles of equal width on the HTK mel scale, each as high as 1, from 0 Hz to half the sample rate.
+
+    They are those of `transformers.audio_utils.mel_filter_bank` to the last bit, which a student that only
+    reads sounds shall not need.
+
+    Args:
+        sample_rate: Hz.
+        bins: Frequencies of the spectrum, 0 Hz and half the sample rate among them.
+        mels: Bands.
+
+    Returns:
+        "bins mels".
+
+    Source: Young et al., The HTK Book (3.4), section 5.4.
+    """
+    top = 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0)
+    corners = 700.0 * (np.power(10, np.linspace(0.0, top, mels + 2) / 2595.0) - 1.0)
+    apart = corners[None, :] - np.linspace(0, sample_rate // 2, bins)[:, None]
+    widths = np.diff(corners)
+    falling, rising = -apart[:, :-2] / widths[:-1], apart[:, 2:] / widths[1:]
+    bank: NDArray[np.float64] = np.maximum(0.0, np.minimum(falling, rising))
+    return bank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,21 @@ class Processor(ABC):
     @property
     def view_settings(self) -> Mapping[str, Any]:
         """What random views depend on, as plain values. Default: nothing."""
+        return {}
+
+    def portable_init_args(self, folder: Path) -> Mapping[str, Any]:
+        """Arguments that make a processor which prepares samples as this one does in evaluation.
+
+        Called when a student is saved, so that it can prepare raw samples itself. A processor that reads
+        files writes them into `folder`, which need not exist yet, and points there.
+
+        Args:
+            folder: Belongs to this processor; paths below it may be returned as plain strings.
+
+        Returns:
+            Those arguments of the constructor that no attribute of the same name holds as a plain value.
+            None by default.
+        """
         return {}
 
     def check(self) -> None:  # noqa: B027 - most processors need nothing

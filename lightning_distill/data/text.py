@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,11 @@ class TextProcessor(TokenProcessor):
             "vocabulary_size": len(vocabulary),
             "vocabulary": hashlib.blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest(),
         }
+
+    def portable_init_args(self, folder: Path) -> Mapping[str, Any]:
+        """The tokenizer's files, in the folder."""
+        self.tokenizer.save_pretrained(folder)
+        return {"tokenizer": str(folder)}
 
     @property
     def identity(self) -> object:

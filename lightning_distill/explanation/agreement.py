@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from lightning_distill.explanation.answers import Answers
+import torch
+from torch import Tensor
+
+from lightning_distill.errors import ConfigError
+from lightning_distill.explanation.answers import STUDENT, TEACHER, Answers
 
 KINDS: Final = ("only the teacher is right", "only the student is right", "both are wrong", "both are right")
 """In the order in which they are of interest."""
@@ -49,6 +53,13 @@ class Agreement:
     examples: dict[str, tuple[Example, ...]]
 
 
+class _Top(NamedTuple):
+    """Confidence and class of every answer, each "samples"."""
+
+    values: Tensor
+    indices: Tensor
+
+
 def agreement(answers: Answers, most: int = 8) -> Agreement:
     """Compare the student's answers with the teacher's.
 
@@ -59,4 +70,42 @@ def agreement(answers: Answers, most: int = 8) -> Agreement:
     Raises:
         ConfigError: If there is no teacher among the answers.
     """
-    raise NotImplementedError
+    if TEACHER not in answers.probabilities:
+        raise ConfigError(
+            where="agreement",
+            found="answers of no teacher",
+            expected="a teacher among the models that were asked",
+            fix="pass the teacher to `answers`",
+        )
+    student, teacher = (_Top(*answers.probabilities[name].max(dim=1)) for name in (STUDENT, TEACHER))
+    s, t = (top.indices == answers.target for top in (student, teacher))
+    of_kind = dict(zip(KINDS, (~s & t, s & ~t, ~s & ~t, s & t), strict=True))
+    surer = torch.maximum(student.values, teacher.values)
+    less_sure = torch.minimum(student.values, teacher.values)
+    interest = dict(zip(KINDS, (student.values, teacher.values, surer, -less_sure), strict=True))
+    examples = {
+        kind: tuple(
+            _example(answers, int(at), student, teacher) for at in _first(of_kind[kind], interest[kind], most)
+        )
+        for kind in KINDS
+    }
+    share = float((student.indices == teacher.indices).double().mean())
+    return Agreement(share, {kind: int(rows.sum()) for kind, rows in of_kind.items()}, examples)
+
+
+def _first(rows: Tensor, interest: Tensor, most: int) -> Tensor:
+    """Places of the rows of most interest; of equal ones the first."""
+    places = rows.nonzero()[:, 0]
+    return places[interest[places].sort(descending=True, stable=True).indices[:most]]
+
+
+def _example(answers: Answers, at: int, student: _Top, teacher: _Top) -> Example:
+    return Example(
+        row=int(answers.rows[at]),
+        sample_id=int(answers.sample_id[at]),
+        target=int(answers.target[at]),
+        student=int(student.indices[at]),
+        student_confidence=float(student.values[at]),
+        teacher=int(teacher.indices[at]),
+        teacher_confidence=float(teacher.values[at]),
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_distill.explanation.answers import Answers
+import torch
+from torch import Tensor
+
+from lightning_distill.explanation.answers import BASELINE, STUDENT, TEACHER, Answers
 
 
 @dataclass(frozen=True)
@@ -36,4 +39,28 @@ def by_class(answers: Answers) -> tuple[ClassAccuracy, ...]:
     Args:
         answers: Of student and, where there are any, teacher and baseline.
     """
-    raise NotImplementedError
+    said = {name: p.argmax(dim=1) for name, p in answers.probabilities.items()}
+    right = {name: (best == answers.target).double() for name, best in said.items()}
+    misled = torch.zeros_like(answers.target, dtype=torch.bool)
+    if TEACHER in said:
+        misled = (said[TEACHER] != answers.target) & (said[STUDENT] == said[TEACHER])
+    found = []
+    for index, name in enumerate(answers.classes):
+        rows = answers.target == index
+        if not rows.any():
+            continue
+        gain, error = _gain({model: values[rows] for model, values in right.items()})
+        accuracy = {model: float(values[rows].mean()) for model, values in right.items()}
+        found.append(
+            ClassAccuracy(name, index, int(rows.sum()), accuracy, gain, error, int(misled[rows].sum()))
+        )
+    return tuple(found)
+
+
+def _gain(right: dict[str, Tensor]) -> tuple[float | None, float | None]:
+    """Mean difference between student and baseline, and its standard error; see `ClassAccuracy`."""
+    if BASELINE not in right:
+        return None, None
+    difference = right[STUDENT] - right[BASELINE]
+    count = len(difference)
+    return float(difference.mean()), float(difference.std()) / count**0.5 if count > 1 else None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Calibration:
 
 
 def calibration(probabilities: Tensor, target: Tensor, bins: int = 15) -> Calibration:
-    """Sort samples into bins of equal width by their largest probability.
+    """Sort samples into bins of equal width by their largest probability; a bin begins with its `low`.
+
+    The error is that of the metric `calibration_error`: sum over bins of samples / all samples * |confidence
+    - accuracy|. There a confidence of exactly 1 is a bin of its own; here it is in the last one.
 
     Args:
         probabilities: "samples classes".
@@ -49,4 +54,15 @@ def calibration(probabilities: Tensor, target: Tensor, bins: int = 15) -> Calibr
 
     Source: Guo et al., On Calibration of Modern Neural Networks (1706.04599), section 2.
     """
-    raise NotImplementedError
+    confidence, said = probabilities.max(dim=1)
+    right = (said == target).double()
+    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)
+    place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(max=bins - 1)
+    found = []
+    for at in range(bins):
+        inside = place == at
+        if count := int(inside.sum()):
+            means = float(confidence[inside].double().mean()), float(right[inside].mean())
+            found.append(Bin(at / bins, (at + 1) / bins, *means, count))
+    error = multiclass_calibration_error(probabilities, target, probabilities.shape[1], bins, norm="l1")
+    return Calibration(float(error), tuple(found))

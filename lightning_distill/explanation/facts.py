@@ -38,6 +38,7 @@ class RunFacts:
         left_out: Sentences: what is missing here, and why, with what would bring it.
         config: The run's config.yaml, as text, without secrets.
         environment: Content of env.json.
+        misleading: Ids of training samples on which the teacher is sure of another class than the label.
     """
 
     run: Path
@@ -57,3 +58,4 @@ class RunFacts:
     left_out: tuple[str, ...]
     config: str
     environment: dict[str, Any]
+    misleading: tuple[int, ...] = ()

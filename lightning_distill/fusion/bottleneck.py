@@ -82,11 +82,11 @@ class BottleneckFusion(FusionHead):
     def fuse(self, features: Mapping[str, Tokens], mask: Tensor) -> Tensor:
         """Run the transformers side by side and average their class tokens: "batch output_dim"."""
         tokens = {
-            m: torch.cat([token.expand(len(mask), 1, -1), self.project[m](features[m].values)], dim=1)
+            m: torch.cat([token.expand(mask.shape[0], 1, -1), self.project[m](features[m].values)], dim=1)
             for m, token in zip(self.modalities, self.class_tokens, strict=True)
         }
         alone, joined = self._allowed(features, 0), self._allowed(features, self.num_bottlenecks)
-        shared = None if self.bottlenecks is None else self.bottlenecks.expand(len(mask), -1, -1)
+        shared = None if self.bottlenecks is None else self.bottlenecks.expand(mask.shape[0], -1, -1)
         for depth, layers in enumerate(self.layers):
             # Behind the last layer nothing but the class tokens is read.
             first = 1 if depth == len(self.layers) - 1 else None

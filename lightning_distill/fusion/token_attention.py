@@ -60,7 +60,7 @@ class TokenAttentionFusion(FusionHead):
 
     def fuse(self, features: Mapping[str, Tokens], mask: Tensor) -> Tensor:
         """Attend and read the class token: "batch output_dim"."""
-        parts = [self.class_token.expand(len(mask), 1, -1)]
+        parts = [self.class_token.expand(mask.shape[0], 1, -1)]
         parts += [self.project[m](features[m].values) for m in self.modalities]
         there = torch.cat([features[m].mask for m in self.modalities], dim=1)
         tokens, allowed = torch.cat(parts, dim=1), attendable(F.pad(there, (1, 0), value=True))

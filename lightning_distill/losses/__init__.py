@@ -36,6 +36,7 @@ from lightning_distill.losses.entropy import (
     entropy,
     information_maximisation,
 )
+from lightning_distill.losses.excluding import Excluding
 from lightning_distill.losses.hint import Hint, hint
 from lightning_distill.losses.jensen_shannon import JensenShannon, jensen_shannon
 from lightning_distill.losses.logit_kd import LogitKD, logit_kd
@@ -56,6 +57,7 @@ from lightning_distill.losses.pseudo_labels import PseudoLabels, pseudo_label_lo
 from lightning_distill.losses.regression_kd import RegressionKD, regression_kd
 from lightning_distill.losses.relational import RKD, rkd_angle, rkd_distance
 from lightning_distill.losses.review import Review, ReviewBlock, hierarchical_context
+from lightning_distill.losses.rows_base import RowsLoss
 from lightning_distill.losses.similarity_preserving import SimilarityPreserving, similarity_preserving
 from lightning_distill.losses.standardized import StandardizedLogits, standardize
 from lightning_distill.losses.target_base import TargetLoss
@@ -79,6 +81,7 @@ __all__ = [
     "DistillationLoss",
     "DomainAdversarial",
     "EntropyMinimisation",
+    "Excluding",
     "Hint",
     "InformationMaximisation",
     "JensenShannon",
@@ -100,6 +103,7 @@ __all__ = [
     "RegressionKD",
     "Review",
     "ReviewBlock",
+    "RowsLoss",
     "SimilarityPreserving",
     "StandardizedLogits",
     "TargetLoss",

@@ -10,6 +10,7 @@ from lightning_distill.reporting.html import save_report
 from lightning_distill.reporting.picture import save_picture
 from lightning_distill.reporting.robustness import robustness_table, save_robustness
 from lightning_distill.reporting.robustness_picture import save_robustness_picture
+from lightning_distill.reporting.run_page import save_run_report
 from lightning_distill.reporting.subsets import save_subsets, subset_table
 from lightning_distill.reporting.summary import (
     ClipCell,
@@ -42,6 +43,7 @@ __all__ = [
     "save_report",
     "save_robustness",
     "save_robustness_picture",
+    "save_run_report",
     "save_sample_contributions",
     "save_subsets",
     "save_summary",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from lightning_distill.reporting.atomic import write_atomically
-from lightning_distill.reporting.formatting import decimals, duration, mean_and_error, percent, setting
+from lightning_distill.reporting.formatting import percent
 from lightning_distill.reporting.summary import Summary, by_student, clip_lines, corruption
+from lightning_distill.reporting.web import page_environment
 
 TEMPLATE: Final = "report.html.j2"
 
@@ -24,17 +24,7 @@ def render_report(summary: Summary, picture: bytes) -> str:
     Returns:
         HTML.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {
-        "percent": percent,
-        "mean_and_error": mean_and_error,
-        "decimals": decimals,
-        "duration": duration,
-        "setting": setting,
-    }
-    template = page.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    template = page_environment().get_template(TEMPLATE)
     return template.render(
         summary=summary,
         students=by_student(summary["rows"]),

@@ -142,32 +142,14 @@ def kept() -> Iterator[None]:
             _restore(before or _as_delivered())
 
 
-@contextmanager
-def only(packages: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Let the parser import only from these packages in the block.
-
-    What is refused around the block stays refused in it.
-
-    Args:
-        packages: Names of packages or modules.
-
-    Yields:
-        Those of them, or parts of them, that are allowed.
-    """
-    before, names = _state(), narrowed(packages)
-    try:
-        _set(_table(names))
-        yield names
-    finally:
-        _restore(before)
-
-
 def narrowed(packages: Iterable[str]) -> tuple[str, ...]:
     """Of these packages, what `restrict_imports` left: all of it where that was not called.
 
     Args:
         packages: Names of packages or modules.
     """
+    if "jsonargparse" not in sys.modules:
+        return tuple(packages)  # nobody has restricted it
     around: dict[str, bool] = _parser()[0]["import_path_verdicts"]
     if "*" not in around:
         return tuple(packages)

@@ -32,7 +32,9 @@ def check_depth(value: Any, left: int = MAX_DEPTH) -> None:
             check_depth(item, left - 1)
 
 
-def check_trusted(value: Any, packages: Sequence[str], path: Path, key: str = "") -> None:
+def check_trusted(
+    value: Any, packages: Sequence[str], path: Path, key: str = "", loader: str = "load_student"
+) -> None:
     """Refuse import paths outside `packages`, wherever they stand: a plain string may name a callable.
 
     Args:
@@ -40,16 +42,17 @@ def check_trusted(value: Any, packages: Sequence[str], path: Path, key: str = ""
         packages: Packages or modules, whose classes it may name.
         path: The file it is from, for messages.
         key: Where in the file.
+        loader: What was called to read it, for messages.
 
     Raises:
         CheckpointError: Names the first one outside.
     """
     if isinstance(value, dict):
         for name, item in value.items():
-            check_trusted(item, packages, path, name)
+            check_trusted(item, packages, path, name, loader)
     elif isinstance(value, list):
         for item in value:
-            check_trusted(item, packages, path)
+            check_trusted(item, packages, path, loader=loader)
     elif isinstance(value, str) and (key == "class_path" or _could_be_imported(value)):
         home, top = _home(value, packages), value.partition(".")[0]
         if not (_inside(value, packages) and _inside(home, packages)):
@@ -57,7 +60,7 @@ def check_trusted(value: Any, packages: Sequence[str], path: Path, key: str = ""
                 where=f"{path}, {key}",
                 found=f"{value!r}" + ("" if home == value else f", which is {home or 'not to be found'!r}"),
                 expected=f"classes of {', '.join(packages)} only",
-                fix=f"if you trust it, call load_student(folder, packages=[{top!r}]), or, of a command that "
+                fix=f"if you trust it, call {loader}(folder, packages=[{top!r}]), or, of a command that "
                 f"loads it, add --allow {top}",
             )
 

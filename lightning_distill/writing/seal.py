@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import xxhash
+from lightning_distill.errors import ConfigError
 
 FILES: Final = "files"
 CHECK: Final = "check"
@@ -20,13 +20,15 @@ def file_hash(path: Path) -> str:
 
     Raises:
         OSError: If it cannot be read.
+        ConfigError: If xxhash is not installed.
     """
+    digest = _digest()
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            return xxhash.xxh3_128_hexdigest(b"")
+            return digest(b"")
         # Mapped, as safetensors does to load it: twice as fast as to copy it into a buffer.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return xxhash.xxh3_128_hexdigest(content)
+            return digest(content)
 
 
 def sealed(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -76,4 +78,18 @@ def differing(content: Mapping[str, Any], folder: Path) -> tuple[str, str, str] 
 
 
 def _check(told: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
+    return _digest()(json.dumps(told, sort_keys=True).encode())
+
+
+def _digest() -> Callable[[bytes | mmap.mmap], str]:
+    """What makes a checksum; only a folder that has some needs it."""
+    try:
+        import xxhash
+    except ImportError as error:
+        raise ConfigError(
+            where="checksums",
+            found="no package xxhash, which reads them",
+            expected="it: what cannot be checked may be damaged, and is not loaded",
+            fix="pip install xxhash",
+        ) from error
+    return xxhash.xxh3_128_hexdigest

@@ -61,8 +61,10 @@ def standing(folder: Path) -> Path:
     Args:
         folder: As `whole_folder` wrote it.
     """
+    if os.path.lexists(folder):  # also ".", which has nothing beside it that could be named
+        return folder
     old = _beside(folder, "old")
-    return old if not os.path.lexists(folder) and old.is_dir() else folder
+    return old if old.is_dir() else folder
 
 
 def _beside(folder: Path, what: str) -> Path:

@@ -17,6 +17,7 @@ from lightning_distill.terms import gradient_norms
 from tests.builders import Notebook, make_data, make_trainer, same_bits, weights_of
 from tests.module.parts import make_module
 from tests.shelves import concrete
+from tests.verification import compared
 
 NAMES = ("task", "kd", "hint")
 BALANCERS = pytest.mark.parametrize("cls", concrete("balancing"))
@@ -49,7 +50,7 @@ def test_uncertainty_is_the_likelihood_of_the_paper() -> None:
         balancer.log_variance.copy_(torch.from_numpy(s))
     sigma = np.exp(s / 2)
     expected = np.sum(losses / (2 * sigma**2) + np.log(sigma))
-    assert balancer(terms(*losses)).item() == pytest.approx(expected, abs=1e-9)
+    compared(UncertaintyBalancer, balancer(terms(*losses)), expected, atol=1e-9)
 
 
 def test_uncertainty_learns_the_size_of_each_term() -> None:
@@ -84,8 +85,8 @@ def test_gradient_norm_is_the_algorithm_of_the_paper(alpha: float) -> None:
     for losses, norms in steps:
         total = balancer(terms(*losses), terms(*norms))
     expected = grad_norm(steps, alpha, 0.1)
-    np.testing.assert_allclose(balancer.factor.numpy(), expected, rtol=1e-9)
-    assert total.item() == pytest.approx(float(expected @ steps[-1][0]), abs=1e-9)
+    compared(GradNormBalancer, balancer.factor, expected, rtol=1e-9)
+    compared(GradNormBalancer, total, float(expected @ steps[-1][0]), atol=1e-9)
 
 
 def test_gradient_norms_become_equal() -> None:

@@ -21,6 +21,7 @@ from lightning_distill.gradients import gradients_of
 from lightning_distill.schedules import Schedule
 from tests.builders import same_bits
 from tests.clipping.optax_apart import optax_edit
+from tests.verification import compared
 
 SHAPES = {
     "conv.weight": (6, 3, 2, 2),
@@ -77,7 +78,7 @@ def test_equals_the_formula(factor: float, floor: float) -> None:
     before = numbers(given_)
     report = AdaptiveClip(factor, floor, exclude=()).clip(given_)
     for (w, g), (_, found) in zip(before, numbers(given_), strict=True):
-        np.testing.assert_allclose(found, formula(w, g, factor, floor), rtol=1e-5)
+        compared(AdaptiveClip, found, formula(w, g, factor, floor), rtol=1e-5, dtype=torch.float32)
     assert report.values["clipped_units"].item() == pytest.approx(large_share(before, factor, floor))
 
 
@@ -90,7 +91,9 @@ def test_equals_timm(factor: float) -> None:
     adaptive_clip_grad(theirs.values(), clip_factor=factor, eps=1e-3)
     AdaptiveClip(factor, exclude=()).clip(ours)
     for name in ours:
-        torch.testing.assert_close(ours[name].grad, theirs[name].grad, rtol=1e-5, atol=0)
+        compared(
+            AdaptiveClip, ours[name].grad, theirs[name].grad, rtol=1e-5, by="timm.utils.adaptive_clip_grad"
+        )
 
 
 def test_equals_optax() -> None:
@@ -105,7 +108,7 @@ def test_equals_optax() -> None:
     for name, order in turned.items():
         grad = given_[name].grad
         assert grad is not None
-        np.testing.assert_allclose(grad.numpy(), theirs[name].transpose(order), rtol=1e-5)
+        compared(AdaptiveClip, grad, theirs[name].transpose(order), rtol=1e-5, by="optax.adaptive_grad_clip")
 
 
 def test_the_head_is_known_by_its_name_wherever_it_stands() -> None:

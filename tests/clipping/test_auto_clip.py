@@ -14,6 +14,9 @@ from torch import nn
 
 from lightning_distill.clipping import AutoClip
 from lightning_distill.errors import ConfigError
+from tests.verification import compared, guards
+
+PERCENTILE = "numpy.percentile"
 
 
 def norms_after(rule: AutoClip, norms: list[float] | NDArray[np.float64]) -> list[float]:
@@ -28,14 +31,24 @@ def norms_after(rule: AutoClip, norms: list[float] | NDArray[np.float64]) -> lis
 
 def test_vector_of_the_paper_s_code() -> None:
     """Norms 1, 2, 3 at p = 10 give bounds 1, 1.1, 1.2."""
-    assert norms_after(AutoClip(10), [1.0, 2.0, 3.0]) == pytest.approx([1.0, 1.1, 1.2], rel=1e-6)
+    found = norms_after(AutoClip(10), [1.0, 2.0, 3.0])
+    compared(
+        AutoClip, found, [1.0, 1.1, 1.2], rtol=1e-6, by="values of the authors' code", dtype=torch.float32
+    )
 
 
 @pytest.mark.parametrize("percentile", [0.0, 10.0, 37.5, 50.0, 99.0, 100.0])
 def test_equals_numpy(percentile: float) -> None:
     norms = np.random.default_rng(0).lognormal(sigma=2.0, size=60)
     expected = [min(n, np.percentile(norms[: t + 1], percentile)) for t, n in enumerate(norms)]
-    assert norms_after(AutoClip(percentile), norms) == pytest.approx(expected, rel=1e-5)
+    compared(
+        AutoClip,
+        norms_after(AutoClip(percentile), norms),
+        expected,
+        rtol=1e-5,
+        by=PERCENTILE,
+        dtype=torch.float32,
+    )
 
 
 @pytest.mark.parametrize("percentile", [10.0, 60.0])
@@ -48,7 +61,14 @@ def test_while_norms_are_stationary_all_but_p_in_a_hundred_are_clipped(percentil
 def test_window_holds_the_latest_norms() -> None:
     norms = np.random.default_rng(1).lognormal(size=40)
     expected = [min(n, np.percentile(norms[max(0, t - 6) : t + 1], 25)) for t, n in enumerate(norms)]
-    assert norms_after(AutoClip(25, window=7), norms) == pytest.approx(expected, rel=1e-5)
+    compared(
+        AutoClip,
+        norms_after(AutoClip(25, window=7), norms),
+        expected,
+        rtol=1e-5,
+        by=PERCENTILE,
+        dtype=torch.float32,
+    )
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12), st.floats(0, 100))
@@ -76,11 +96,13 @@ def test_the_whole_gradient_keeps_its_direction() -> None:
     assert math.hypot(*after) == pytest.approx(0.5)
 
 
+@guards(AutoClip, "one NaN in the history, after which nothing is clipped any more")
 def test_one_nan_does_not_last() -> None:
     with_nan = norms_after(AutoClip(50), [1.0, math.nan, 2.0, math.inf, 3.0, 4.0])
     assert [n for n in with_nan if math.isfinite(n)] == norms_after(AutoClip(50), [1.0, 2.0, 3.0, 4.0])
 
 
+@guards(AutoClip, "steps of norm 0 in the history, which end training")
 def test_steps_without_gradient_do_not_end_training() -> None:
     """Zeros among the norms would be their 10th percentile."""
     after = norms_after(AutoClip(10), [0.0, 0.0, 1.0, 0.0, 1.0, 1.0])

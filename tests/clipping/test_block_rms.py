@@ -17,6 +17,7 @@ from lightning_distill.clipping import BlockRMSClip, ClipReport
 from lightning_distill.errors import ConfigError
 from tests.builders import same_bits
 from tests.clipping.optax_apart import optax_edit
+from tests.verification import FORMULA, compared
 
 
 def clipped(grads: list[Tensor], threshold: float) -> tuple[list[Tensor], ClipReport]:
@@ -42,7 +43,7 @@ def test_equals_the_formula() -> None:
     found, report = clipped(grads, 0.2)
     for new, old in zip(found, grads, strict=True):
         expected = old.numpy().astype(np.float64) / max(1, rms(old) / 0.2)
-        np.testing.assert_allclose(new.numpy(), expected, rtol=1e-5)
+        compared(BlockRMSClip, new, expected, rtol=1e-5, by=FORMULA)
     assert report.values["largest_rms"].item() == pytest.approx(max(map(rms, grads)), rel=1e-5)
     assert report.values["clipped_tensors"].item() == pytest.approx(sum(rms(g) > 0.2 for g in grads) / 4)
 
@@ -52,7 +53,7 @@ def test_equals_optax() -> None:
     theirs = optax_edit("optax.clip_by_block_rms(0.2)", {f"p{i}": g.numpy() for i, g in enumerate(grads)})
     ours, _ = clipped(grads, 0.2)
     for a, b in zip(ours, theirs.values(), strict=True):
-        np.testing.assert_allclose(a.numpy(), b, rtol=1e-5)
+        compared(BlockRMSClip, a, b, rtol=1e-5, by="optax.clip_by_block_rms")
 
 
 def test_repeating_a_tensor_changes_nothing() -> None:

@@ -19,6 +19,7 @@ from lightning_distill.errors import ConfigError
 from lightning_distill.schedules import Schedule
 from tests.builders import same_bits
 from tests.clipping.optax_apart import optax_edit
+from tests.verification import compared, guards
 
 SHAPES = [(4, 3), (5,), (), (2, 3, 2)]
 
@@ -49,10 +50,10 @@ def test_equals_the_formula(p: float, bound: float) -> None:
     found, report = clipped(grads, NormClip(bound, p))
     expected, norm, coefficient = formula([g.numpy() for g in grads], bound, p)
     for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a.numpy(), b, rtol=1e-5)
+        compared(NormClip, a, b, rtol=1e-5)
     assert set(report.values) == {"norm", "coefficient"}
-    assert report.values["norm"].item() == pytest.approx(norm, rel=1e-5)
-    assert report.values["coefficient"].item() == pytest.approx(coefficient, rel=1e-5)
+    compared(NormClip, report.values["norm"], norm, rtol=1e-5, dtype=torch.float32)
+    compared(NormClip, report.values["coefficient"], coefficient, rtol=1e-5, dtype=torch.float32)
     assert report.skip is None
 
 
@@ -68,7 +69,7 @@ def test_equals_torch(p: float, scale: float) -> None:
     ours, report = clipped(grads, NormClip(1.0, p))
     assert report.values["norm"].item() == pytest.approx(norm.item(), rel=1e-5)
     for a, weight in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, weight.grad, rtol=1e-5, atol=0)
+        compared(NormClip, a, weight.grad, rtol=1e-5, by="torch.nn.utils.clip_grad_norm_")
 
 
 def test_equals_optax() -> None:
@@ -78,9 +79,10 @@ def test_equals_optax() -> None:
         theirs = optax_edit("optax.clip_by_global_norm(1.0)", named)
         ours, _ = clipped(grads, NormClip(1.0))
         for a, b in zip(ours, theirs.values(), strict=True):
-            np.testing.assert_allclose(a.numpy(), b, rtol=1e-5)
+            compared(NormClip, a, b, rtol=1e-5, by="optax.clip_by_global_norm")
 
 
+@guards(NormClip, "a tied parameter counted and scaled twice")
 def test_a_tied_parameter_is_scaled_once() -> None:
     """torch scales it twice and counts it twice."""
     weight = nn.Parameter(torch.zeros(2))
@@ -90,6 +92,7 @@ def test_a_tied_parameter_is_scaled_once() -> None:
 
 
 @pytest.mark.parametrize("size", [1e20, 3e38, 1e-30, 1e-42])
+@guards(NormClip, "large finite gradients become 0 because their squares overflow; small ones pass")
 def test_finite_gradients_whose_squares_are_not_float32(size: float) -> None:
     """torch makes zeros of the large, and lets the small pass."""
     found, _ = clipped([torch.full((4,), size)], NormClip(size / 100))
@@ -98,6 +101,7 @@ def test_finite_gradients_whose_squares_are_not_float32(size: float) -> None:
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+@guards(NormClip, "one infinite entry turns all finite ones into 0")
 def test_gradients_that_are_not_finite_are_left_as_they_are(bad: float, p: float) -> None:
     """torch makes [nan, 0, 0] of [inf, 1, 2]."""
     grads = [torch.tensor([bad, 1.0, 2.0]), torch.tensor([1e3])]

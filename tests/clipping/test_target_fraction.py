@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_distill.clipping import TargetFractionClip
 from lightning_distill.errors import ConfigError
 from tests.builders import same_bits
+from tests.verification import compared
 
 
 def step(
@@ -43,10 +44,10 @@ def test_is_the_geometric_update() -> None:
         if i == 0:
             expected = float(np.quantile(flat, 0.8))
         clipped, epsilon, share = step(rule, *map(torch.from_numpy, grads))
-        assert epsilon == pytest.approx(expected, rel=1e-5)
+        compared(TargetFractionClip, epsilon, expected, rtol=1e-5, dtype=torch.float32)
         assert share == pytest.approx(np.mean(flat > expected), abs=1.1 / len(flat))
         for ours, grad in zip(clipped, grads, strict=True):
-            np.testing.assert_allclose(ours.numpy(), np.clip(grad, -expected, expected), rtol=1e-5)
+            compared(TargetFractionClip, ours, np.clip(grad, -expected, expected), rtol=1e-5)
         expected *= math.exp(0.7 * (share - 0.2))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_distill.clipping import ClipReport, TensorNormClip
 from lightning_distill.errors import ConfigError
 from tests.builders import same_bits
+from tests.verification import FORMULA, compared
 
 
 def clipped(grads: list[Tensor], rule: TensorNormClip) -> tuple[list[Tensor], ClipReport]:
@@ -39,7 +40,7 @@ def test_equals_the_formula(p: float) -> None:
     found, report = clipped(grads, TensorNormClip(1.0, p))
     norms = [norm(g, p) for g in grads]
     for new, old, n in zip(found, grads, norms, strict=True):
-        np.testing.assert_allclose(new.numpy(), old.numpy().astype(np.float64) * min(1, 1 / n), rtol=1e-5)
+        compared(TensorNormClip, new, old.numpy().astype(np.float64) * min(1, 1 / n), rtol=1e-5, by=FORMULA)
     assert report.values["largest_norm"].item() == pytest.approx(max(norms), rel=1e-5)
     assert report.values["clipped_tensors"].item() == pytest.approx(sum(n > 1 for n in norms) / 4)
 
@@ -52,7 +53,7 @@ def test_equals_torch_tensor_by_tensor(p: float) -> None:
         weight = nn.Parameter(torch.zeros_like(old))
         weight.grad = old.clone()
         torch.nn.utils.clip_grad_norm_([weight], 0.5, p)
-        torch.testing.assert_close(new, weight.grad, rtol=1e-5, atol=0)
+        compared(TensorNormClip, new, weight.grad, rtol=1e-5, by="torch.nn.utils.clip_grad_norm_")
 
 
 def test_a_tensor_that_is_not_finite_is_left_and_spoils_no_other() -> None:

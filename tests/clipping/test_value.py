@@ -25,6 +25,7 @@ from lightning_distill.schedules.base import Schedule
 from lightning_distill.units import Quantile, StandardDeviation, Unit
 from lightning_distill.units.base import Total
 from tests.builders import same_bits
+from tests.verification import compared
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-40, -1e-40, 3e38, -3e38, 0.1, -0.1, 0.05, -7.0]
 EPSILONS = [0.1, 1e-3, 0.3, 5.0, 1e-9]
@@ -50,7 +51,9 @@ def test_equals_the_formula(dtype: type, epsilon: float) -> None:
     with np.errstate(over="ignore"):
         grad = np.array(SPECIAL + list(np.random.default_rng(0).normal(size=200)), dtype=dtype)
     expected = torch.from_numpy(formula(grad, epsilon))
-    assert same_bits(clipped(torch.from_numpy(grad), epsilon), expected)
+    found = clipped(torch.from_numpy(grad), epsilon)
+    assert same_bits(found, expected)
+    compared(ValueClip, found, expected, by="numpy.clip")
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -126,7 +129,9 @@ def test_equals_that_of_torch(dtype: torch.dtype, epsilon: float) -> None:
     ours, theirs = parameters(*given), parameters(*given)
     ValueClip(epsilon).clip(ours)
     nn.utils.clip_grad_value_(theirs, epsilon)
-    assert all(same_bits(a, b) for a, b in zip(grads(ours), grads(theirs), strict=True))
+    for a, b in zip(grads(ours), grads(theirs), strict=True):
+        assert same_bits(a, b)
+        compared(ValueClip, a, b, by="torch.nn.utils.clip_grad_value_")
 
 
 @pytest.mark.skipif(find_spec("optax") is None, reason="needs optax")
@@ -144,7 +149,9 @@ def test_equals_that_of_optax(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}
     )
     expected = torch.from_numpy(np.load(tmp_path / "out.npz")["out"])
-    assert same_bits(clipped(torch.from_numpy(given), 0.3), expected)
+    found = clipped(torch.from_numpy(given), 0.3)
+    assert same_bits(found, expected)
+    compared(ValueClip, found, expected, by="optax.clip")
 
 
 def test_a_bare_rule_reports_nothing() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_distill.clipping import ZClip
 from lightning_distill.errors import ConfigError
+from tests.verification import compared, guards
 
 
 def norms_after(rule: ZClip, norms: Sequence[float]) -> list[float]:
@@ -54,7 +55,13 @@ def test_equals_the_paper(alpha: float, threshold: float, warmup: int) -> None:
     norms = rng.uniform(0.5, 1.5, size=120)
     norms[warmup + 5 :: 9] *= rng.uniform(2, 50, size=len(norms[warmup + 5 :: 9]))
     expected = reference(list(norms), alpha, threshold, warmup)
-    assert norms_after(ZClip(alpha, threshold, warmup), list(norms)) == pytest.approx(expected, rel=1e-4)
+    compared(
+        ZClip,
+        norms_after(ZClip(alpha, threshold, warmup), list(norms)),
+        expected,
+        rtol=1e-4,
+        dtype=torch.float32,
+    )
 
 
 def test_max_norm_bounds_the_warm_up_too_but_not_the_history() -> None:
@@ -64,12 +71,14 @@ def test_max_norm_bounds_the_warm_up_too_but_not_the_history() -> None:
     assert bounded == pytest.approx([min(n, 0.95) for n in free])
 
 
+@guards(ZClip, "one NaN in the history, after which nothing is clipped any more")
 def test_one_nan_does_not_switch_clipping_off() -> None:
     for poisoned in ([0.9, math.nan, 1.0, 1.1], [0.9, 1.0, 1.1, math.nan], [math.inf, 0.9, 1.0, 1.1]):
         after = norms_after(ZClip(warmup=3), [*poisoned, 1e6])
         assert after[-1] < 1.1
 
 
+@guards(ZClip, "one outlier in the warm-up, after which nothing is clipped any more")
 def test_one_outlier_in_the_warm_up_does_not_switch_clipping_off() -> None:
     """Taken as it is, it would give a mean of 401 and let 1000 pass."""
     rng = np.random.default_rng(0)

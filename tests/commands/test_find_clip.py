@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from lightning_distill.cli.parsing import parsed
+from lightning_distill.commands import studies
 from lightning_distill.commands.find_clip import Options, finder_of, left_out
-from lightning_distill.commands.find_clip import study as study_module
 from lightning_distill.commands.find_clip.lines import chosen_lines, put, rate_keys, with_choice
 from lightning_distill.commands.find_clip.onward import next_line
 from lightning_distill.commands.find_clip.own import clip_keys, in_guards
@@ -499,7 +499,7 @@ def test_a_training_that_was_cut_off_is_made_again(project: Project, monkeypatch
 
 
 def test_without_optuna_it_says_how_to_get_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(studies, "find_spec", lambda name: None)
     assert "lightning-distill[optuna]" in project.fails(*FIND, "--optuna", "study.db")
 
 

@@ -15,9 +15,11 @@ import pytest
 import soundfile
 import torch
 from numpy.typing import NDArray
+from transformers.audio_utils import mel_filter_bank
 
 from lightning_distill.data import AudioProcessor, Waveform, read_audio
 from lightning_distill.data.audio import decode_audio
+from lightning_distill.data.log_mel import mel_bank
 from lightning_distill.data.spec_augment import SpecAugment
 from lightning_distill.errors import ConfigError, SampleError
 from lightning_distill.randomness import uniform
@@ -242,6 +244,14 @@ def log_mel(samples: NDArray[np.float64], rate: int, window: int, hop: int, mels
     mel = np.maximum(mel, mel.max() - 8 * np.log(10))
     mel -= mel.mean(axis=0)
     return mel / mel.std(ddof=1)
+
+
+@pytest.mark.parametrize("rate", [1001, 8000, 11_025, 44_100])
+@pytest.mark.parametrize(("bins", "mels"), [(2, 1), (129, 20), (513, 80)])
+def test_the_bank_is_that_of_transformers_to_the_bit(rate: int, bins: int, mels: int) -> None:
+    """Students of before were trained with it."""
+    theirs = mel_filter_bank(bins, mels, 0.0, rate / 2, rate, mel_scale="htk")
+    assert np.array_equal(mel_bank(rate, bins, mels), theirs)
 
 
 def test_log_mel_equals_the_reference() -> None:

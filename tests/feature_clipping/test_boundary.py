@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_distill.feature_clipping import BoundaryClip
 from lightning_distill.units import Quantile, StandardDeviation, Unit
 from tests.builders import same_bits
+from tests.verification import FORMULA, compared
 
 UNITS = pytest.mark.parametrize("unit", [StandardDeviation, Quantile])
 
@@ -39,7 +40,7 @@ def test_equals_the_formula(rows: list[list[float]], epsilon: float, scale: floa
     clip.gradient_scale = scale
     bound = epsilon * scale / len(g)
     found = through(clip, torch.from_numpy(g))
-    np.testing.assert_allclose(found.numpy(), np.minimum(np.maximum(g, -bound), bound), rtol=1e-12)
+    compared(BoundaryClip, found, np.minimum(np.maximum(g, -bound), bound), rtol=1e-12, by=FORMULA)
 
 
 def test_the_feature_is_left_as_it_is() -> None:

@@ -12,6 +12,7 @@ from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import HardClip
 from lightning_distill.units import StandardDeviation, Unit
 from tests.builders import same_bits
+from tests.verification import compared, gradchecked
 
 SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-40, 3e38, -3e38, 0.3, -0.3, 2.0]
 
@@ -21,7 +22,9 @@ SPECIAL = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-40, 3e38, -3e38, 0.3, -0
 def test_equals_the_formula(dtype: type, epsilon: float) -> None:
     x = np.array([SPECIAL, list(np.random.default_rng(0).normal(size=len(SPECIAL)))], dtype=dtype)
     expected = np.clip(x, -dtype(epsilon), dtype(epsilon))
-    assert same_bits(HardClip(epsilon)(torch.from_numpy(x)), torch.from_numpy(expected))
+    found = HardClip(epsilon)(torch.from_numpy(x))
+    assert same_bits(found, torch.from_numpy(expected))
+    compared(HardClip, found, expected, by="numpy.clip")
 
 
 def test_equals_the_formula_in_bfloat16() -> None:
@@ -44,7 +47,7 @@ def test_gradient_is_1_inside_and_on_the_bound_and_0_beyond(unit: Unit | None) -
 
 def test_gradcheck_away_from_the_bound() -> None:
     x = torch.tensor([[-3.0, -0.9, 0.2, 1.4]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(HardClip(1.0), x)
+    gradchecked(HardClip, HardClip(1.0), x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,6 +10,7 @@ import torch
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.feature_clipping import NormBallClip
+from tests.verification import FORMULA, compared, gradchecked
 
 
 def test_equals_the_formula_and_the_gradient_by_hand() -> None:
@@ -21,15 +22,15 @@ def test_equals_the_formula_and_the_gradient_by_hand() -> None:
     y.backward(torch.from_numpy(weights))
     norm = np.sqrt((values**2).sum(axis=1, keepdims=True))
     assert 0 < (norm > 1.7).mean() < 1
-    np.testing.assert_allclose(y.detach().numpy(), values * np.minimum(1, 1.7 / norm), rtol=1e-12)
+    compared(NormBallClip, y, values * np.minimum(1, 1.7 / norm), rtol=1e-12, by=FORMULA)
     turned = 1.7 / norm * (weights - values * (values * weights).sum(axis=1, keepdims=True) / norm**2)
     assert x.grad is not None
-    np.testing.assert_allclose(x.grad.numpy(), np.where(norm > 1.7, turned, weights), rtol=1e-12)
+    compared(NormBallClip, x.grad, np.where(norm > 1.7, turned, weights), rtol=1e-12, by=FORMULA)
 
 
 def test_gradcheck_also_of_the_second_derivative() -> None:
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(NormBallClip(1.7), x)
+    gradchecked(NormBallClip, NormBallClip(1.7), x)
     assert torch.autograd.gradgradcheck(NormBallClip(1.7), x)
 
 

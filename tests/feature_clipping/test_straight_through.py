@@ -10,6 +10,7 @@ import torch
 
 from lightning_distill.feature_clipping import HardClip, StraightThroughClip
 from tests.builders import same_bits
+from tests.verification import compared
 
 X = [-math.inf, -2.0, -1.0, -0.3, -0.0, 0.5, 1.0, 1.01, math.inf, math.nan]
 
@@ -19,6 +20,7 @@ def test_forward_is_the_clamp(dtype: torch.dtype) -> None:
     x = torch.tensor([X], dtype=dtype)
     expected = torch.from_numpy(np.clip(x.double().numpy(), -1, 1)).to(dtype)
     assert same_bits(StraightThroughClip(1.0)(x), expected)
+    compared(StraightThroughClip, StraightThroughClip(1.0)(x), expected, by="numpy.clip")
     assert same_bits(StraightThroughClip(1.0)(x), HardClip(1.0)(x))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_distill.feature_clipping import TanhClip
+from tests.verification import FORMULA, compared, gradchecked
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 1.0, 30.0])
@@ -15,10 +16,10 @@ def test_equals_the_formula(epsilon: float) -> None:
     y = TanhClip(epsilon)(x)
     y.sum().backward()
     z = x.detach().numpy() / epsilon
-    np.testing.assert_allclose(y.detach().numpy(), epsilon * np.tanh(z), rtol=1e-12)
+    compared(TanhClip, y, epsilon * np.tanh(z), rtol=1e-12, by=FORMULA)
     assert x.grad is not None
-    np.testing.assert_allclose(x.grad.numpy(), 1 / np.cosh(z) ** 2, rtol=1e-9, atol=1e-12)
-    assert torch.autograd.gradcheck(TanhClip(1.0), x)
+    compared(TanhClip, x.grad, 1 / np.cosh(z) ** 2, rtol=1e-9, atol=1e-12, by=FORMULA)
+    gradchecked(TanhClip, TanhClip(1.0), x)
 
 
 def test_the_figures_of_its_docstring() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from lightning_distill.fusion import MeanFusion, SumFusion, WeightedFusion
 from tests.fusion.reference import COUNTS, HOLES, Array, Mask, run, sample, softmax, values
+from tests.verification import FORMULA, compared
 
 HEADS = pytest.mark.parametrize("cls", [SumFusion, MeanFusion, WeightedFusion])
 
@@ -34,7 +35,7 @@ def test_sum(count: int, holes: bool) -> None:
     head = SumFusion(widths, output_dim=6)
     w = values(head)
     expected = [sum(parts(w, features, present, i), np.zeros(6)) for i in rows_of(present)]
-    np.testing.assert_allclose(run(head, features, present), np.stack(expected), rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), np.stack(expected), rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 @COUNTS
@@ -45,7 +46,7 @@ def test_mean(count: int, holes: bool) -> None:
     head = MeanFusion(widths, output_dim=6)
     w = values(head)
     expected = [np.mean(parts(w, features, present, i), axis=0) for i in rows_of(present)]
-    np.testing.assert_allclose(run(head, features, present), np.stack(expected), rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), np.stack(expected), rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 @COUNTS
@@ -59,7 +60,7 @@ def test_weighted(count: int, holes: bool) -> None:
         here = [k for k, m in enumerate(widths) if present[m][i]]
         a = softmax(w["scores"][here]) if count > 1 else np.ones(1)
         rows.append(a @ np.stack(parts(w, features, present, i)))
-    np.testing.assert_allclose(run(head, features, present), np.stack(rows), rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), np.stack(rows), rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 @HOLES
@@ -109,7 +110,7 @@ def test_one_modality_alone_is_its_linear_map(cls: Any, only: int) -> None:
     w = values(head)
     present = {m: p & (m == name) for m, p in everyone.items()}
     expected = features[name] @ w[f"project.{name}.weight"].T + w["bias"][only]
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 def test_the_sum_of_all_is_one_layer_on_the_concatenation() -> None:
@@ -118,7 +119,7 @@ def test_the_sum_of_all_is_one_layer_on_the_concatenation() -> None:
     w = values(head)
     weight = np.concatenate([w[f"project.{m}.weight"] for m in widths], axis=1)
     expected = np.concatenate(list(features.values()), axis=1) @ weight.T + w["bias"].sum(axis=0)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 def test_of_one_modality_there_is_no_weight_to_learn() -> None:

@@ -33,6 +33,7 @@ from tests.fusion.heads import (
     with_values,
 )
 from tests.shelves import build, concrete
+from tests.verification import gradchecked
 
 
 @HEADS
@@ -75,7 +76,7 @@ def test_gradcheck(cls: Any, count: int) -> None:
         given = {m: with_values(x, v) for (m, x), v in zip(features.items(), values, strict=True)}
         return (head(given, present) * weights).sum()
 
-    assert torch.autograd.gradcheck(fuse, tuple(values_of(x) for x in features.values()))
+    gradchecked(cls, fuse, tuple(values_of(x) for x in features.values()))
 
 
 ROWS = st.lists(st.sampled_from(range(1, 16)), min_size=BATCH, max_size=BATCH)

@@ -35,6 +35,7 @@ from tests.fusion.transformer_reference import (
     rest,
     self_attention,
 )
+from tests.verification import compared
 
 Options = dict[str, int]
 
@@ -106,7 +107,7 @@ def test_cross_attention(
     options = {"width": shape[0], "num_heads": shape[1], "num_layers": depths[0], "memory_layers": depths[1]}
     head = CrossAttentionFusion(widths, output_dim=7, **options)
     expected = mult(values(head), features, present, options)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-9, atol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -24,6 +24,7 @@ from tests.fusion.reference import (
     softmax,
     values,
 )
+from tests.verification import FORMULA, compared
 
 EXPERTS, HIDDEN, OUT = 3, 5, 6
 
@@ -48,7 +49,7 @@ def test_concat_mlp(count: int, holes: bool) -> None:
     w, v = values(head), concatenated(features, present)
     hidden = gelu(v @ w["hidden.weight"].T + w["hidden.bias"])
     expected = hidden @ w["output.weight"].T + w["output.bias"]
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 def test_dropout_is_of_the_hidden_layer_and_of_training_only() -> None:
@@ -79,7 +80,7 @@ def test_mixture_of_experts(count: int, holes: bool) -> None:
         bits = np.array([present[m][i] for m in widths], float)
         gate = softmax(w["gate.weight"] @ np.concatenate([v, bits]))
         rows.append(sum((gate[e] * expert(w, e, v) for e in range(EXPERTS)), np.zeros(OUT)))
-    np.testing.assert_allclose(run(head, features, present), np.stack(rows), rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), np.stack(rows), rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 @HOLES

@@ -7,6 +7,7 @@ import torch
 
 from lightning_distill.fusion import FiLMFusion
 from tests.fusion.reference import BATCH, COUNTS, HOLES, Array, Mask, run, sample, values
+from tests.verification import compared
 
 OUT = 6
 
@@ -42,7 +43,7 @@ def test_film(count: int, holes: bool) -> None:
     widths, features, present = sample(count, holes)
     head = FiLMFusion(widths, output_dim=OUT)
     expected = reference(values(head), features, present)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-11)
+    compared(type(head), run(head, features, present), expected, rtol=1e-11)
 
 
 def test_two_modalities_are_film_of_each_by_the_other() -> None:
@@ -58,7 +59,7 @@ def test_two_modalities_are_film_of_each_by_the_other() -> None:
         return film(projected, generated[:, :OUT], generated[:, OUT:])
 
     expected = by(first, second) + by(second, first)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-11)
+    compared(type(head), run(head, features, present), expected, rtol=1e-11)
 
 
 @COUNTS
@@ -74,7 +75,7 @@ def test_without_conditions_it_starts_as_a_sum(count: int, holes: bool) -> None:
     for m in widths:
         projected = features[m] @ w[f"project.{m}.weight"].T + w[f"project.{m}.bias"]
         expected += np.where(present[m][:, None], projected, 0)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-11)
+    compared(type(head), run(head, features, present), expected, rtol=1e-11)
 
 
 def test_a_sole_modality_has_no_generator() -> None:

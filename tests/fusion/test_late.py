@@ -13,6 +13,7 @@ from lightning_distill.fusion import LateFusion, MeanFusion
 from lightning_distill.heads import MLPHead
 from tests.builders import make_batch, make_model
 from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, gelu, run, sample, values
+from tests.verification import FORMULA, compared
 
 
 def branch(w: dict[str, Array], x: Array, modality: str, index: int) -> Array:
@@ -30,7 +31,7 @@ def test_late(count: int, holes: bool) -> None:
     for i in range(BATCH):
         said = [branch(w, features[m][i], m, k) for k, m in enumerate(widths) if present[m][i]]
         rows.append(np.mean(said, axis=0))
-    np.testing.assert_allclose(run(head, features, present), np.stack(rows), rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), np.stack(rows), rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 @HOLES
@@ -42,7 +43,7 @@ def test_it_is_the_mean_of_the_modalities_alone(holes: bool) -> None:
     alone = [run(head, features, {m: everyone & (m == one) for m in widths}) for one in widths]
     there = np.stack(list(present.values()))[:, :, None]
     expected = (np.stack(alone) * there).sum(axis=0) / there.sum(axis=0)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10, atol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-10, atol=1e-12, by=FORMULA)
 
 
 @pytest.mark.parametrize("training", [False, True])

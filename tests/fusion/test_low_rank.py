@@ -9,6 +9,7 @@ import torch
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import LowRankFusion, TensorFusion
 from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, Mask, run, sample, values
+from tests.verification import compared, guards
 
 OUT = 6
 RANKS = pytest.mark.parametrize("rank", [1, 4])
@@ -42,7 +43,7 @@ def test_low_rank_fusion(count: int, holes: bool, rank: int) -> None:
     widths, features, present = sample(count, holes)
     head = LowRankFusion(widths, output_dim=OUT, rank=rank)
     expected = reference(values(head), features, present, rank)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-11, atol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-11, atol=1e-12)
 
 
 @COUNTS
@@ -74,6 +75,7 @@ def test_it_is_the_tensor_fusion_of_its_weight_tensor(count: int, holes: bool, r
     )
 
 
+@guards(LowRankFusion, "factors in a plain list, or weights of the ranks that no optimizer has")
 def test_everything_that_is_learned_is_a_parameter() -> None:
     """Others have kept the factors in a list, or the weights of the ranks out of the optimizer."""
     head = LowRankFusion(WIDTHS, output_dim=OUT, rank=4)

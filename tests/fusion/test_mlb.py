@@ -11,6 +11,7 @@ import torch
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import MLBFusion
 from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, Mask, run, sample, values
+from tests.verification import compared
 
 
 def joint(w: dict[str, Array], features: dict[str, Array], present: dict[str, Mask]) -> Array:
@@ -33,7 +34,7 @@ def test_formula(count: int, holes: bool) -> None:
     head = MLBFusion(widths, output_dim=7, hidden_dim=6)
     w = values(head)
     expected = joint(w, features, present) @ w["out.weight"].T + w["out.bias"]
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-12)
 
 
 def test_each_entry_is_a_bilinear_form_of_rank_hidden_dim() -> None:

@@ -10,6 +10,7 @@ import pytest
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import MUTANFusion
 from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, Mask, run, sample, values
+from tests.verification import compared
 
 OUT, CORE = 7, 6
 
@@ -37,7 +38,7 @@ def test_formula(count: int, holes: bool, rank: int) -> None:
     widths, features, present = sample(count, holes)
     head = MUTANFusion(widths, output_dim=OUT, core_dim=CORE, rank=rank)
     expected = mutan(values(head), features, present, rank)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10)
+    compared(type(head), run(head, features, present), expected, rtol=1e-10)
     assert not any("bias" in name for name, _ in head.named_parameters())
 
 
@@ -59,7 +60,7 @@ def test_it_contracts_a_tucker_core(count: int) -> None:
     v = [np.tanh(features[m] @ w[f"project.{m}.weight"].T) for m in widths]
     contraction = f"o{letters},{','.join('b' + c for c in letters)}->bo"
     expected = np.einsum(contraction, core, *v)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-10)
+    compared(type(head), run(head, features, present), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])

@@ -17,6 +17,7 @@ from lightning_distill.fusion import ConcatFusion, FusionHead, GatedFusion, Lear
 from lightning_distill.structures import Feature, Tokens
 from tests.builders import make_batch
 from tests.fusion.reference import BATCH, COUNTS, HOLES, run, sample, token_sample, values
+from tests.verification import FORMULA, compared
 
 Gated = partial(GatedFusion, output_dim=6)
 SEVERAL = pytest.mark.parametrize("count", [2, 3])
@@ -50,7 +51,7 @@ def test_around_concatenation(count: int, holes: bool) -> None:
     w = values(head)
     nothing = np.full((), np.nan)  # of a sole modality, which is never absent
     parts = [np.where(present[m][:, None], features[m], w.get(f"placeholders.{m}", nothing)) for m in widths]
-    np.testing.assert_array_equal(run(head, features, present), np.concatenate(parts, axis=1))
+    compared(LearnedPlaceholders, run(head, features, present), np.concatenate(parts, axis=1), by=FORMULA)
 
 
 @COUNTS
@@ -84,7 +85,7 @@ def test_of_tokens_it_is_one_in_the_first_place(count: int, holes: bool) -> None
             weighted = [(place + 1) * tokens[i, place] for place in np.flatnonzero(there)]
             parts.append(np.sum(weighted, axis=0) if weighted else w[f"placeholders.{m}"])
         rows[i] = np.concatenate(parts)
-    np.testing.assert_allclose(run(head, sequences, present), rows, rtol=1e-12)
+    compared(LearnedPlaceholders, run(head, sequences, present), rows, rtol=1e-12, by=FORMULA)
 
 
 def test_the_attributes_are_those_of_the_other_head() -> None:

@@ -23,6 +23,7 @@ from tests.fusion.reference import (
     softmax,
     values,
 )
+from tests.verification import FORMULA, compared
 
 
 def gmu(w: dict[str, Array], features: dict[str, Array], present: dict[str, Mask], out: int) -> Array:
@@ -79,7 +80,7 @@ def attention(w: dict[str, Array], features: dict[str, Array], present: dict[str
 def test_concat(count: int, holes: bool) -> None:
     widths, features, present = sample(count, holes)
     expected = np.concatenate([np.where(present[m][:, None], features[m], 0) for m in widths], axis=1)
-    np.testing.assert_array_equal(run(ConcatFusion(widths), features, present), expected)
+    compared(ConcatFusion, run(ConcatFusion(widths), features, present), expected, by=FORMULA)
 
 
 @COUNTS
@@ -88,7 +89,7 @@ def test_gated(count: int, holes: bool) -> None:
     widths, features, present = sample(count, holes)
     head = GatedFusion(widths, output_dim=7)
     expected = gmu(values(head), features, present, 7)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-12)
+    compared(type(head), run(head, features, present), expected, rtol=1e-12)
     assert not any("bias" in name for name, _ in head.named_parameters())
 
 
@@ -99,9 +100,9 @@ def test_attention(count: int, holes: bool, heads: int) -> None:
     widths, features, present = sample(count, holes)
     head = AttentionFusion(widths, output_dim=8, num_heads=heads)
     expected = attention(values(head), features, present, heads)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-9)
+    compared(type(head), run(head, features, present), expected, rtol=1e-9)
     with torch.no_grad():  # without gradients PyTorch may take another way through its attention
-        np.testing.assert_allclose(run(head.eval(), features, present), expected, rtol=1e-9)
+        compared(AttentionFusion, run(head.eval(), features, present), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"num_heads": 3}, {"num_heads": 0}, {"output_dim": 0, "num_heads": 1}])

@@ -12,6 +12,7 @@ import torch
 from lightning_distill.errors import ConfigError
 from lightning_distill.fusion import TensorFusion
 from tests.fusion.reference import BATCH, COUNTS, HOLES, WIDTHS, Array, Mask, run, sample, values
+from tests.verification import compared
 
 OUT, FACTOR = 6, 2
 
@@ -35,7 +36,7 @@ def test_tensor_fusion(count: int, holes: bool) -> None:
     widths, features, present = sample(count, holes)
     head = TensorFusion(widths, output_dim=OUT, factor_dim=FACTOR)
     expected = reference(values(head), features, present)
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-11)
+    compared(type(head), run(head, features, present), expected, rtol=1e-11)
 
 
 @COUNTS
@@ -57,7 +58,7 @@ def test_weights_of_the_products_with_one_make_it_a_linear_map(count: int) -> No
         expected = expected + h @ linear.T
     with torch.no_grad():
         head.double().output.weight.copy_(torch.from_numpy(kept.reshape(OUT, -1)))
-    np.testing.assert_allclose(run(head, features, present), expected, rtol=1e-11)
+    compared(type(head), run(head, features, present), expected, rtol=1e-11)
 
 
 def test_too_many_weights_name_the_way_out() -> None:

@@ -14,6 +14,7 @@ from lightning_distill.gradient_balancing import AGM
 from lightning_distill.gradient_balancing.agm import lead, shapley_values
 from tests.builders import same_bits
 from tests.gradient_balancing.parts import CLASSES, ROWS, Student, inputs_of, take_step, view_of
+from tests.verification import compared
 
 
 def subsets(modalities: str) -> list[frozenset[str]]:
@@ -40,7 +41,7 @@ def test_shapley_value_is_the_mean_of_what_each_adds_over_all_orders(modalities:
             v[frozenset(o[: o.index(m) + 1])] - v[frozenset(o[: o.index(m)])]
             for o in permutations(modalities)
         ]
-        np.testing.assert_allclose(found[m].numpy(), np.mean(added, axis=0), atol=1e-12)
+        compared(AGM, found[m], np.mean(added, axis=0), rtol=1e-7, atol=1e-12)
     total = torch.stack(list(found.values())).sum(dim=0)
     np.testing.assert_allclose(total.numpy(), v[frozenset(modalities)], atol=1e-12)
 
@@ -51,9 +52,9 @@ def test_two_modalities_are_the_papers() -> None:
     v = {s: rng.normal(size=(4, 3)) for s in subsets("ab")}
     phi = shapley_values({s: torch.from_numpy(x) for s, x in v.items()}, ("a", "b"))["a"]
     expected = (v[frozenset("ab")] - v[frozenset("b")] + v[frozenset("a")]) / 2
-    np.testing.assert_allclose(phi.numpy(), expected, atol=1e-12)
+    compared(AGM, phi, expected, rtol=1e-7, atol=1e-12)
     r = lead(torch.tensor([0.3, 1.1], dtype=torch.float64), torch.tensor([True, True]))
-    np.testing.assert_allclose(r.numpy(), [np.exp(0.8), np.exp(-0.8)])
+    compared(AGM, r, [np.exp(0.8), np.exp(-0.8)], rtol=1e-7)
 
 
 def test_lead_of_one_that_is_not_there_is_1() -> None:
@@ -98,7 +99,7 @@ def test_is_the_papers_over_several_steps() -> None:
         done = take_step(balancer, student, view_of(student, x, target, step=step))
         mean = mean * step / (step + 1) + s / (step + 1)
         for i, m in enumerate("abc"):
-            assert done.told[f"modulation/{m}"].item() == pytest.approx(kappa[i], rel=1e-5)
+            compared(AGM, done.told[f"modulation/{m}"], kappa[i], rtol=1e-5)
             for old, new in done.of(m):
                 torch.testing.assert_close(new, old * kappa[i], rtol=1e-5, atol=0)
         assert all(same_bits(g, done.after[n]) for n, g in done.before.items() if n.startswith("head."))

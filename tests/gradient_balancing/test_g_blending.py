@@ -22,6 +22,7 @@ from tests.gradient_balancing.parts import (
     take_step,
     view_of,
 )
+from tests.verification import compared
 
 LOSSES = st.lists(st.tuples(*[st.floats(0, 5)] * 4), min_size=2, max_size=4)
 
@@ -31,7 +32,7 @@ def test_an_example_by_hand() -> None:
     before = {"train": torch.tensor([1.0, 1.0]), "validation": torch.tensor([1.2, 1.1])}
     train, validation = torch.tensor([0.6, 0.6]), torch.tensor([0.9, 0.9])
     w = blend(train, validation, before["train"], before["validation"], torch.ones(2) / 2)
-    assert w.tolist() == pytest.approx([30 / 35, 5 / 35], rel=1e-4)
+    compared(GBlending, w, [30 / 35, 5 / 35], rtol=1e-4, by="an example by hand")
 
 
 def test_weights_minimise_the_papers_objective() -> None:
@@ -44,7 +45,7 @@ def test_weights_minimise_the_papers_objective() -> None:
     validation = before - torch.from_numpy(gain)
     train = validation - torch.from_numpy(growth)
     w = blend(train, validation, before, before, before / 3)
-    np.testing.assert_allclose(w.numpy(), tries[ratio.argmin()], atol=0.02)
+    compared(GBlending, w, tries[ratio.argmin()], rtol=1e-7, atol=0.02, by="the paper's objective, by search")
 
 
 @given(LOSSES)

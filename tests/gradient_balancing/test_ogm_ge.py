@@ -15,6 +15,7 @@ from lightning_distill.gradient_balancing import OGMGE
 from lightning_distill.gradient_balancing.ogm_ge import modulation
 from tests.builders import same_bits
 from tests.gradient_balancing.parts import CLASSES, ROWS, Student, inputs_of, take_step, view_of
+from tests.verification import compared
 
 SCORE = st.floats(0.01, 1.0)
 
@@ -34,7 +35,7 @@ def softmax(z: Any) -> Any:
 def test_two_modalities_are_the_papers(s_u: float, s_v: float, alpha: float) -> None:
     scores = torch.tensor([s_u, s_v], dtype=torch.float64)
     k = modulation(scores, torch.tensor([True, True]), alpha)
-    assert k.tolist() == pytest.approx([paper(s_u, s_v, alpha), paper(s_v, s_u, alpha)], abs=1e-12)
+    compared(OGMGE, k, [paper(s_u, s_v, alpha), paper(s_v, s_u, alpha)], atol=1e-12)
 
 
 @given(st.lists(SCORE, min_size=2, max_size=5), st.floats(0.1, 3), st.booleans())
@@ -80,7 +81,7 @@ def test_scales_every_tensor_of_the_encoders_and_nothing_else() -> None:
     k = {"a": paper(scores["a"], scores["b"], 0.8), "b": paper(scores["b"], scores["a"], 0.8)}
     assert min(k.values()) < 0.9
     for m in "ab":
-        assert done.told[f"modulation/{m}"].item() == pytest.approx(k[m], abs=1e-9)
+        compared(OGMGE, done.told[f"modulation/{m}"], k[m], atol=1e-9)
         assert {old.ndim for old, _ in done.of(m)} == ({1, 2, 3} if m == "b" else {1, 2})
         for old, new in done.of(m):
             torch.testing.assert_close(new, old * k[m], rtol=1e-9, atol=0)

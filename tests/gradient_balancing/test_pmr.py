@@ -15,6 +15,7 @@ from lightning_distill.gradient_balancing import PMR
 from lightning_distill.gradient_balancing.pmr import stimulation
 from lightning_distill.gradients import gradients_of
 from tests.gradient_balancing.parts import CLASSES, ROWS, WIDTH, Student, average_alone, inputs_of, view_of
+from tests.verification import compared
 
 SCORE = st.floats(0.01, 1.0)
 
@@ -26,8 +27,8 @@ def test_two_modalities_have_the_papers_coefficients(s_0: float, s_1: float) -> 
     beta = np.clip(1 / rho - 1, 0, 1) if rho < 1 else 0.0
     gamma = np.clip(rho - 1, 0, 1) if rho >= 1 else 0.0
     behind, ahead = stimulation(torch.tensor([s_0, s_1], dtype=torch.float64), torch.tensor([True, True]))
-    assert behind.tolist() == pytest.approx([beta, gamma], abs=1e-12)
-    assert ahead.tolist() == pytest.approx([gamma, beta], abs=1e-12)
+    compared(PMR, behind, [beta, gamma], atol=1e-12)
+    compared(PMR, ahead, [gamma, beta], atol=1e-12)
 
 
 def test_one_that_is_not_there_is_not_among_the_others() -> None:

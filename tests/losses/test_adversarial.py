@@ -23,6 +23,7 @@ from lightning_distill.losses import (
 from lightning_distill.schedules import CosineRamp
 from lightning_distill.structures import Batch, ModelOutput
 from tests.builders import make_batch
+from tests.verification import compared, gradchecked
 
 Array = NDArray[np.float64]
 
@@ -58,11 +59,11 @@ def test_cross_entropy_is_that_of_the_paper() -> None:
     source, target = 5 * rng.normal(size=4), 5 * rng.normal(size=9)
     v, w = rng.uniform(1, 2, 4), rng.uniform(1, 2, 9)
     found = domain_cross_entropy(*tensors(source, target))
-    assert found.item() == pytest.approx(reference(source, target), rel=1e-13)
+    compared(DomainAdversarial, found, reference(source, target), rtol=1e-13)
     weighted = domain_cross_entropy(*tensors(source, target, v, w))
-    assert weighted.item() == pytest.approx(reference(source, target, v, w), rel=1e-13)
+    compared(ConditionalAdversarial, weighted, reference(source, target, v, w), rtol=1e-13)
     odds = tensors(source, target)
-    assert torch.autograd.gradcheck(domain_cross_entropy, odds)
+    gradchecked(DomainAdversarial, domain_cross_entropy, odds)
 
 
 def test_sides_count_alike_whatever_their_numbers() -> None:
@@ -98,7 +99,8 @@ def test_map_is_the_outer_product() -> None:
     rng = np.random.default_rng(1)
     f, p = rng.normal(size=(5, 3)), softmax(rng.normal(size=(5, 4)))
     found = multilinear_map(torch.tensor(f), torch.tensor(p))
-    np.testing.assert_allclose(found, np.stack([np.outer(a, b).ravel() for a, b in zip(f, p, strict=True)]))
+    expected = np.stack([np.outer(a, b).ravel() for a, b in zip(f, p, strict=True)])
+    compared(ConditionalAdversarial, found, expected, rtol=1e-7)
 
 
 def test_random_map_keeps_inner_products_on_average() -> None:
@@ -120,7 +122,7 @@ def test_weight_goes_from_one_and_a_share_to_two() -> None:
     p = np.array([[0.25] * 4, [1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.1, 0.2, 0.3, 0.4]])
     entropy = [-sum(x * math.log(x) for x in row if x) for row in p]
     found = entropy_weight(torch.tensor(p))
-    np.testing.assert_allclose(found, 1 + np.exp(-np.array(entropy)))
+    compared(ConditionalAdversarial, found, 1 + np.exp(-np.array(entropy)), rtol=1e-7)
     assert found[0].item() == pytest.approx(1.25)
 
 
@@ -147,14 +149,14 @@ def test_domain_adversarial_is_its_formula() -> None:
     layer = torch.tensor(x, requires_grad=True)
     value = term(ModelOutput(torch.zeros(6, 3), layers={"layer": layer}), None, batch_of(target.tolist()))
     odds = x.reshape(6, 6) @ weight + bias
-    assert value.item() == pytest.approx(reference(odds[~target], odds[target]), rel=1e-12)
+    compared(DomainAdversarial, value, reference(odds[~target], odds[target]), rtol=1e-12)
     value.backward()
     d = 1 / (1 + np.exp(-odds))
     slope = np.where(target, -(1 - d) / 4, d / 2) / 2  # four target rows, two source rows
     assert layer.grad is not None
-    np.testing.assert_allclose(layer.grad.flatten(1), -0.4 * slope[:, None] * weight, rtol=1e-10)
+    compared(DomainAdversarial, layer.grad.flatten(1), -0.4 * slope[:, None] * weight, rtol=1e-10)
     gradient = term.discriminator[0].weight.grad
-    np.testing.assert_allclose(gradient, (slope @ x.reshape(6, 6))[None], rtol=1e-10)  # type: ignore[arg-type]
+    compared(DomainAdversarial, gradient, (slope @ x.reshape(6, 6))[None], rtol=1e-10)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -169,7 +171,8 @@ def test_conditional_adversarial_is_its_formula(weighted: bool) -> None:
     p = softmax(z)
     odds = np.einsum("bi,bj->bij", f, p).reshape(6, 12) @ weight + bias
     w = 1 + np.exp((p * np.log(p)).sum(axis=1)) if weighted else np.ones(6)
-    assert value.item() == pytest.approx(reference(odds[~target], odds[target], w[~target], w[target]))
+    expected = reference(odds[~target], odds[target], w[~target], w[target])
+    compared(ConditionalAdversarial, value, expected, rtol=1e-6)
     value.backward()
     assert embedding.grad is not None
     assert embedding.grad.abs().sum() > 0

@@ -7,12 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lightning_distill.losses import coral, maximum_mean_discrepancy
+from lightning_distill.losses import CORAL, MaximumMeanDiscrepancy, coral, maximum_mean_discrepancy
 from tests.losses.alignment_checks import (
     SCALES,
     Array,
@@ -24,6 +23,7 @@ from tests.losses.alignment_checks import (
     tensors,
     width_of,
 )
+from tests.verification import SLOPES, compared, gradchecked
 
 SHAPES = [(5, 5, 3), (4, 7, 2), (6, 3, 40), (2, 2, 1), (9, 2, 11)]
 
@@ -48,13 +48,13 @@ def slopes(f: Callable[[Array, Array], float], x: Array, y: Array, step: float =
 def test_mmd_is_the_formula_of_the_paper(n: int, m: int, d: int, unbiased: bool) -> None:
     x, y = draw(n, d), draw(m, d, seed=1, shift=0.7)
     expected = mmd_reference(x, y, unbiased, width_of(x, y))
-    assert mmd(x, y, unbiased) == pytest.approx(expected, abs=1e-12)
+    compared(MaximumMeanDiscrepancy, mmd(x, y, unbiased), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), SHAPES)
 def test_coral_is_the_formula_of_the_paper(n: int, m: int, d: int) -> None:
     x, y = draw(n, d), draw(m, d, seed=1, shift=0.7, scale=2.0)
-    assert coral(*tensors(x, y)).item() == pytest.approx(coral_reference(x, y), rel=1e-10)
+    compared(CORAL, coral(*tensors(x, y)), coral_reference(x, y), rtol=1e-10)
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -67,13 +67,13 @@ def test_gradient_of_mmd_is_that_of_kernels_of_a_fixed_width(unbiased: bool) -> 
     width = width_of(x, y)
     expected = slopes(lambda a, b: mmd_reference(a, b, unbiased, width), x, y)
     for grad, slope in zip(found, expected, strict=True):
-        np.testing.assert_allclose(grad.numpy(), slope, atol=1e-9)
+        compared(MaximumMeanDiscrepancy, grad, slope, rtol=1e-7, atol=1e-9, by=SLOPES)
     assert max(np.abs(slope).max() for slope in expected) > 1e-2
 
 
 @pytest.mark.parametrize("width", [2, 12])
 def test_gradcheck_of_coral(width: int) -> None:
-    assert torch.autograd.gradcheck(coral, tensors(draw(4, width), draw(3, width, seed=1), grad=True))
+    gradchecked(CORAL, coral, tensors(draw(4, width), draw(3, width, seed=1), grad=True))
 
 
 def test_one_row_each_are_as_far_apart_as_their_width() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_distill.losses import coral, maximum_mean_discrepancy
+from lightning_distill.losses import CORAL, MaximumMeanDiscrepancy, coral, maximum_mean_discrepancy
 from tests.losses.alignment_checks import (
     FUNCTIONS,
     Array,
@@ -20,6 +20,7 @@ from tests.losses.alignment_checks import (
     tensors,
     width_of,
 )
+from tests.verification import guards
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 EACH = pytest.mark.parametrize("name", FUNCTIONS)
@@ -133,6 +134,7 @@ def test_covariances_of_many_features_are_never_made() -> None:
 # -- defects of other libraries ----------------------------------------------------------------------------
 
 
+@guards(CORAL, "four times the paper's value")
 def test_defect_11_coral_is_the_papers_and_not_four_times_it() -> None:
     """A mean over the d^2 entries, where the paper divides by 4 d^2."""
     x, y = draw(9, 4), draw(9, 4, seed=1, scale=2.0)
@@ -140,11 +142,13 @@ def test_defect_11_coral_is_the_papers_and_not_four_times_it() -> None:
     assert coral(*tensors(x, y)).item() == pytest.approx(entries.mean() / 4, rel=1e-12)
 
 
+@guards(CORAL, "a term of the means, which its description does not have")
 def test_defect_11_coral_has_no_term_of_the_means() -> None:
     x = draw(9, 4)
     assert coral(*tensors(x, x + 100.0)).item() == pytest.approx(0, abs=1e-20)
 
 
+@guards(MaximumMeanDiscrepancy, "batches of both domains must be equally large")
 def test_defect_11_mmd_takes_batches_of_different_sizes() -> None:
     x, y = draw(3, 4), draw(8, 4, seed=1)
     for unbiased in (False, True):
@@ -152,6 +156,7 @@ def test_defect_11_mmd_takes_batches_of_different_sizes() -> None:
         assert mmd(x, y, unbiased) == pytest.approx(expected, abs=1e-12)
 
 
+@guards(MaximumMeanDiscrepancy, "a negative distance of identical tensors")
 def test_defect_11_mmd_of_identical_tensors_is_0_and_not_negative() -> None:
     x = draw(8, 4)
     assert mmd(x, x) == 0

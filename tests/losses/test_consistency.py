@@ -11,6 +11,7 @@ from lightning_distill.losses import Consistency, OnTarget, consistency
 from lightning_distill.structures import Batch
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import SHAPES, Array, as_output, batch_with, draw, softmax
+from tests.verification import compared
 
 THRESHOLDS = [0.0, 0.5, 1.0]
 
@@ -31,7 +32,7 @@ def term(threshold: float = 0.4) -> checks.Loss:
 def test_is_the_formula_of_the_paper(shape: tuple[int, int], threshold: float) -> None:
     student, teacher = draw(*shape), draw(*shape, seed=1)
     value = consistency(torch.from_numpy(student), torch.from_numpy(teacher), threshold)
-    assert value.item() == pytest.approx(reference(student, teacher, threshold), rel=1e-12, abs=1e-15)
+    compared(Consistency, value, reference(student, teacher, threshold), rtol=1e-12, atol=1e-15)
 
 
 def test_is_zero_at_the_teacher_and_two_at_its_opposite() -> None:
@@ -56,7 +57,7 @@ def test_an_unsure_row_counts_as_0_and_stays_in_the_mean() -> None:
 
 
 def test_gradients_order_and_hard_cases() -> None:
-    checks.passes_gradcheck(term())
+    checks.passes_gradcheck(term(), Consistency)
     checks.teacher_gets_no_gradient(term(0.0))
     checks.ignores_order(term())
     checks.ignores_shift(term())

@@ -14,6 +14,7 @@ from lightning_distill.losses import DecoupledKD, decoupled_kd, logit_kd
 from lightning_distill.structures import UNLABELLED
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import Array, Loss, Target, draw, draw_target, softmax, value
+from tests.verification import compared, guards
 
 
 def reference(s: Array, t: Array, y: Target, alpha: float, beta: float, temperature: float) -> float:
@@ -42,14 +43,15 @@ def test_equals_the_paper(
 ) -> None:
     s, t, y = draw(*shape), draw(*shape, seed=1), draw_target(*shape, unlabelled)
     expected = reference(s, t, y, *settings)
-    assert value(dkd(*settings), s, t, y) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    compared(DecoupledKD, value(dkd(*settings), s, t, y), expected, rtol=1e-9, atol=1e-12)
     single = value(dkd(*settings), s, t, y, torch.float32)
-    assert single == pytest.approx(expected, rel=1e-5, abs=1e-5 * settings[2] ** 2)
+    rounding = 1e-5 * settings[2] ** 2
+    compared(DecoupledKD, single, expected, rtol=1e-5, atol=rounding, dtype=torch.float32)
 
 
 def test_gradcheck() -> None:
-    checks.passes_gradcheck(dkd())
-    checks.passes_gradcheck(dkd(0.3, 2.0, 1.0), classes=2)
+    checks.passes_gradcheck(dkd(), DecoupledKD)
+    checks.passes_gradcheck(dkd(0.3, 2.0, 1.0), DecoupledKD, classes=2)
 
 
 def test_upstream_gradient_is_passed_on() -> None:
@@ -89,6 +91,7 @@ def log_of_softmax(s: Tensor, t: Tensor, y: Tensor) -> Tensor:
     return (p * (p.log() - q.log()) + (1 - p) * ((1 - p).log() - (1 - q).log())).mean()
 
 
+@guards(DecoupledKD, "logarithm of a softmax instead of log-softmax: infinite, gradient NaN, at a gap of 120")
 def test_defect_4_log_of_a_softmax_is_infinite_at_a_gap_of_120() -> None:
     s = torch.tensor([[120.0, 0.0, -1.0], [0.0, 120.0, 3.0]], requires_grad=True)
     t, y = torch.tensor([[1.0, 2.0, 0.0], [0.5, 0.2, 1.0]]), torch.tensor([0, 0])
@@ -101,6 +104,7 @@ def test_defect_4_log_of_a_softmax_is_infinite_at_a_gap_of_120() -> None:
     assert s.grad.isfinite().all()
 
 
+@guards(DecoupledKD, "logarithm of a softmax: infinite in half precision from a gap of 17")
 def test_defect_4_half_precision_is_finite_from_a_gap_of_17() -> None:
     s = torch.tensor([[20.0, 0.0, -1.0]], dtype=torch.float16, requires_grad=True)
     t, y = torch.tensor([[1.0, 2.0, 0.0]], dtype=torch.float16), torch.tensor([0])
@@ -110,6 +114,7 @@ def test_defect_4_half_precision_is_finite_from_a_gap_of_17() -> None:
     assert s.grad.isfinite().all()
 
 
+@guards(DecoupledKD, "a sum over the batch where the paper has its mean")
 def test_defect_4_the_mean_is_over_samples() -> None:
     s, t, y = draw(1, 6), draw(1, 6, seed=1), draw_target(1, 6)
     one = value(dkd(), s, t, y)

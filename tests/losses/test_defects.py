@@ -14,6 +14,7 @@ from lightning_distill.losses import (
     AttentionTransfer,
     DecoupledKD,
     LogitKD,
+    ProbabilisticTransfer,
     StandardizedLogits,
     decoupled_kd,
     dist,
@@ -25,6 +26,7 @@ from lightning_distill.structures import ModelOutput
 from lightning_distill.teachers import ForeignTeacher
 from tests.builders import make_batch, make_data, make_trainer
 from tests.module.parts import make_module, supervised
+from tests.verification import guards
 
 
 def outputs(rows: int = 6, classes: int = 4) -> tuple[ModelOutput, ModelOutput]:
@@ -32,6 +34,7 @@ def outputs(rows: int = 6, classes: int = 4) -> tuple[ModelOutput, ModelOutput]:
     return tuple(ModelOutput(torch.randn(rows, classes), torch.randn(rows, 8)) for _ in range(2))  # type: ignore[return-value]
 
 
+@guards(LogitKD, "T² and the weight dropped where there are no labels; a TypeError of the default arguments")
 def test_defect_1_default_arguments_work_and_no_weight_drops_the_temperature() -> None:
     """Soft loss without T^2 where alpha is 0 or there are no labels; a TypeError for the defaults."""
     student, teacher = outputs()
@@ -46,6 +49,10 @@ def test_defect_1_default_arguments_work_and_no_weight_drops_the_temperature() -
     torch.testing.assert_close(module.total(terms), expected)
 
 
+@guards(
+    LogitKD,
+    "divergence in the wrong direction, and probabilities where log-probabilities are due: negative losses",
+)
 def test_defect_2_the_student_is_compared_with_the_teacher_and_not_the_other_way_round() -> None:
     """KL is not symmetric, takes log-probabilities of one side only, and is never negative."""
     s, t = torch.tensor([[4.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 3.0]])
@@ -54,6 +61,7 @@ def test_defect_2_the_student_is_compared_with_the_teacher_and_not_the_other_way
     assert logit_kd(s, t, 1.0).item() != pytest.approx(logit_kd(t, s, 1.0).item(), rel=1e-2)
 
 
+@guards(LogitKD, "no T²: a gradient that vanishes as the temperature rises")
 @pytest.mark.parametrize("term", [logit_kd, lambda s, t, T: decoupled_kd(s, t, torch.arange(8) % 5, 1, 1, T)])
 def test_defect_3_the_gradient_does_not_vanish_with_the_temperature(term: object) -> None:
     s, t = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5)
@@ -92,6 +100,7 @@ def test_defect_10_a_teacher_may_read_more_modalities_than_the_student(tmp_path:
     make_trainer(tmp_path).fit(module, make_data())
 
 
+@guards(AttentionTransfer, "a misspelt key that breaks every match of the user's own layers")
 def test_defect_12_terms_of_any_name_find_their_layers(tmp_path: Path) -> None:
     """A misspelt key that broke every custom match."""
     terms = {"anything at all": AttentionTransfer(["encoders.a"], ["encoders.b"])}
@@ -134,6 +143,7 @@ def test_defect_17_dist_at_a_zero_head(classes: int) -> None:
     assert s.grad.isfinite().all()
 
 
+@guards(ProbabilisticTransfer, "a repair of NaN in place, which breaks the gradients of leaves")
 def test_pkt_leaves_its_inputs_alone() -> None:
     """An in-place repair of NaN breaks autograd on leaves."""
     s = torch.zeros(4, 3, requires_grad=True)

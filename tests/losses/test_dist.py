@@ -13,8 +13,10 @@ from lightning_distill.errors import ConfigError
 from lightning_distill.losses import DIST, dist
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import Array, Loss, draw, draw_target, gradient, softmax, value
+from tests.verification import compared, guards
 
 ROOT = Path(__file__).parents[2]
+CORRCOEF = "float64 NumPy from the paper, with numpy.corrcoef"
 
 
 def reference(s: Array, t: Array, beta: float, gamma: float, temperature: float) -> float:
@@ -33,14 +35,14 @@ def dist_loss(beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -
 def test_equals_the_paper(shape: tuple[int, int], settings: tuple[float, float, float]) -> None:
     s, t, y = draw(*shape), draw(*shape, seed=1), draw_target(*shape)
     expected = reference(s, t, *settings)
-    assert value(dist_loss(*settings), s, t, y) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    compared(DIST, value(dist_loss(*settings), s, t, y), expected, rtol=1e-9, atol=1e-9, by=CORRCOEF)
     single = value(dist_loss(*settings), s, t, y, torch.float32)
-    assert single == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    compared(DIST, single, expected, rtol=1e-4, atol=1e-4, by=CORRCOEF, dtype=torch.float32)
 
 
 def test_gradcheck() -> None:
-    checks.passes_gradcheck(dist_loss())
-    checks.passes_gradcheck(dist_loss(0.5, 2.0, 4.0))
+    checks.passes_gradcheck(dist_loss(), DIST)
+    checks.passes_gradcheck(dist_loss(0.5, 2.0, 4.0), DIST)
 
 
 def test_properties() -> None:
@@ -75,6 +77,7 @@ def test_only_relations_count() -> None:
     assert value(dist_loss(), s, np.log(t), draw_target(6, 5)) == pytest.approx(0, abs=1e-9)
 
 
+@guards(DIST, "a correlation instead of 1 minus it: an identical teacher costs 1, and so does its opposite")
 def test_defect_5_equal_logits_cost_nothing_and_opposite_ones_much() -> None:
     z, y = draw(8, 5, scale=0.1), draw_target(8, 5)
     assert value(dist_loss(), z, z, y) == pytest.approx(0, abs=1e-9)
@@ -82,6 +85,7 @@ def test_defect_5_equal_logits_cost_nothing_and_opposite_ones_much() -> None:
 
 
 @pytest.mark.parametrize("classes", [10, 100])
+@guards(DIST, "gradients of a million at a head of zeros")
 def test_defect_17_gradient_at_a_head_of_zeros_is_bounded(classes: int) -> None:
     s = torch.zeros(64, classes, requires_grad=True)
     dist(s, torch.from_numpy(draw(64, classes)).float()).backward()

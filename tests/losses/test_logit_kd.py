@@ -20,6 +20,7 @@ from lightning_distill.module import DistillationModule
 from lightning_distill.structures import UNLABELLED, Batch, ModelOutput
 from lightning_distill.teachers import FrozenTeacher
 from tests.builders import make_batch, make_model
+from tests.verification import compared, gradchecked
 
 Array = NDArray[np.float64]
 
@@ -62,9 +63,10 @@ SHAPES = [(5, 7), (1, 3), (4, 2), (1, 2)]
 def test_equals_the_paper(shape: tuple[int, int], temperature: float) -> None:
     student, teacher = draw(*shape), draw(*shape, seed=1)
     expected = reference(student, teacher, temperature)
-    assert kd(student, teacher, temperature) == pytest.approx(expected, rel=1e-12)
+    compared(LogitKD, kd(student, teacher, temperature), expected, rtol=1e-12)
     rounding = 1e-6 * temperature**2  # of log-probabilities around 1, before T^2
-    assert kd(student, teacher, temperature, torch.float32) == pytest.approx(expected, rel=1e-6, abs=rounding)
+    single = kd(student, teacher, temperature, torch.float32)
+    compared(LogitKD, single, expected, rtol=1e-6, atol=rounding, dtype=torch.float32)
 
 
 logits = arrays(np.float64, (3, 4), elements=st.floats(-30, 30, width=32))
@@ -126,7 +128,7 @@ def test_gradient_is_that_of_the_paper(temperature: float) -> None:
     """Equation 2 times T^2: dC/dz = T (q - p), averaged over the batch."""
     student, teacher = draw(4, 6), draw(4, 6, seed=1)
     expected = temperature * (soft_targets(student, temperature) - soft_targets(teacher, temperature)) / 4
-    np.testing.assert_allclose(gradient(student, teacher, temperature), expected, rtol=1e-9, atol=1e-12)
+    compared(LogitKD, gradient(student, teacher, temperature), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_size_of_the_gradient_hardly_depends_on_temperature() -> None:
@@ -147,7 +149,7 @@ def test_teacher_gets_no_gradient() -> None:
 def test_gradcheck(temperature: float) -> None:
     student = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(3, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda s: logit_kd(s, teacher, temperature), student)
+    gradchecked(LogitKD, lambda s: logit_kd(s, teacher, temperature), student)
 
 
 @pytest.mark.row("G7")
@@ -222,7 +224,7 @@ LABELS: list[Any] = [
 @pytest.mark.parametrize("alpha", [0.0, 1e-6, 0.3, 1.0])
 def test_objective_is_right_for_any_alpha_and_labels(alpha: float, target: list[int]) -> None:
     value, expected, grad = objective(alpha, target)
-    assert value == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    compared(LogitKD, value, expected, rtol=1e-9, atol=1e-12)
     assert grad.isfinite().all()
 
 

@@ -30,6 +30,7 @@ from lightning_distill.losses import (
 from lightning_distill.structures import ModelOutput
 from lightning_distill.tokens import TokenGrid
 from tests.builders import make_batch
+from tests.verification import compared, gradchecked, guards
 
 Array = NDArray[np.float64]
 BATCH = make_batch(size=3)
@@ -118,8 +119,8 @@ UNLIKE = [*MAPS, ((3, 4, 8, 8), (3, 7, 4, 4)), ((2, 3, 4, 6), (2, 2, 8, 3))]
 @pytest.mark.parametrize(("a", "b"), UNLIKE)
 def test_attention_transfer_is_the_formula(a: Any, b: Any) -> None:
     s, t = draw(*a), draw(*b, seed=1)
-    assert attention_transfer(tensor(s), tensor(t)).item() == pytest.approx(
-        attention_reference(s, t), abs=1e-9
+    compared(
+        AttentionTransfer, attention_transfer(tensor(s), tensor(t)), attention_reference(s, t), atol=1e-9
     )
 
 
@@ -127,27 +128,27 @@ def test_attention_transfer_is_the_formula(a: Any, b: Any) -> None:
 def test_neuron_selectivity_is_the_formula(shape: Any) -> None:
     s, t = draw(*shape), draw(shape[0], shape[1] + 2, *shape[2:], seed=1)
     value = neuron_selectivity(tensor(s), tensor(t)).item()
-    assert value == pytest.approx(selectivity_reference(s, t), abs=1e-9)
+    compared(NeuronSelectivity, value, selectivity_reference(s, t), atol=1e-9)
 
 
 @pytest.mark.parametrize(("a", "b"), MAPS)
 def test_the_others_are_their_formulas(a: Any, b: Any) -> None:
     s, t = draw(*a), draw(*b, seed=1)
     margin, variance = -np.abs(draw(a[1], seed=2)), np.abs(draw(a[1], seed=3)) + 0.1
-    assert hint(tensor(s), tensor(t)).item() == pytest.approx(hint_reference(s, t), abs=1e-9)
+    compared(Hint, hint(tensor(s), tensor(t)), hint_reference(s, t), atol=1e-9)
     found = hierarchical_context(tensor(s), tensor(t)).item()
-    assert found == pytest.approx(context_reference(s, t), abs=1e-9)
+    compared(Review, found, context_reference(s, t), atol=1e-9)
     found = overhaul(tensor(s), tensor(t), tensor(margin)).item()
-    assert found == pytest.approx(overhaul_reference(s, t, margin), abs=1e-9)
+    compared(Overhaul, found, overhaul_reference(s, t, margin), atol=1e-9)
     found = variational_information(tensor(s), tensor(variance), tensor(t)).item()
-    assert found == pytest.approx(information_reference(s, variance, t), abs=1e-9)
+    compared(VariationalInformation, found, information_reference(s, variance, t), atol=1e-9)
 
 
 def test_margin_is_the_mean_of_what_is_negative() -> None:
     t = draw(3, 4, 5, 5)
     t[:, 2] = np.abs(t[:, 2])
     expected = [x[x < 0].mean() if (x < 0).any() else 0.0 for x in t.transpose(1, 0, 2, 3)]
-    np.testing.assert_allclose(negative_mean(tensor(t)).numpy(), expected, atol=1e-12)
+    compared(Overhaul, negative_mean(tensor(t)), expected, rtol=1e-7, atol=1e-12)
 
 
 FUNCTIONS: list[Any] = [
@@ -158,18 +159,19 @@ FUNCTIONS: list[Any] = [
     lambda s, t: overhaul(s, t, -torch.ones(s.shape[1], dtype=s.dtype)),
     lambda s, t: variational_information(s, 2 + torch.zeros(s.shape[1], dtype=s.dtype), t),
 ]
+SUBJECTS = [Hint, AttentionTransfer, NeuronSelectivity, Review, Overhaul, VariationalInformation]
 EACH = pytest.mark.parametrize("f", FUNCTIONS)
 
 
 @EACH
 def test_gradcheck(f: Any) -> None:
     s, t = tensor(draw(2, 3, 4, 4), grad=True), tensor(draw(2, 3, 4, 4, seed=1))
-    assert torch.autograd.gradcheck(lambda x: f(x, t), s)
+    gradchecked(SUBJECTS[FUNCTIONS.index(f)], lambda x: f(x, t), s)
 
 
 def test_gradcheck_of_the_variance() -> None:
     s, t, v = tensor(draw(2, 3)), tensor(draw(2, 3, seed=1)), tensor(np.abs(draw(3)) + 0.3, grad=True)
-    assert torch.autograd.gradcheck(lambda x: variational_information(s, x, t), v)
+    gradchecked(VariationalInformation, lambda x: variational_information(s, x, t), v)
 
 
 @EACH
@@ -245,7 +247,7 @@ def test_hint_is_the_function_after_the_regressor() -> None:
     weight, bias = (p.detach().numpy() for p in term.regressor.parameters())
     mapped = np.einsum("oi,bihw->bohw", weight[:, :, 0, 0], pool(student.at("l0").numpy(), 4, 4))
     expected = hint_reference(mapped + bias[None, :, None, None], teacher.at("l0").numpy())
-    assert term(student, teacher, BATCH).item() == pytest.approx(expected, abs=1e-9)
+    compared(Hint, term(student, teacher, BATCH), expected, atol=1e-9)
 
 
 def test_hint_takes_vectors_tokens_and_tokens_against_maps() -> None:
@@ -275,9 +277,12 @@ def test_overhaul_weighs_deep_layers_more() -> None:
         with torch.no_grad():
             s = connector(student.at(f"l{depth}")).numpy()
         expected += overhaul_reference(s, t.numpy(), negative_mean(t).numpy()) / 2 ** (2 - depth)
-    assert term(student, teacher, BATCH).item() == pytest.approx(expected, rel=1e-9)
+    compared(Overhaul, term(student, teacher, BATCH), expected, rtol=1e-9)
 
 
+@guards(
+    VariationalInformation, "the variance in a plain list: in no optimizer, so that it stays where it began"
+)
 def test_variance_starts_where_it_is_told_and_is_learned() -> None:
     """Defect 9: log_scales in a plain list are in no optimizer, and the variance stays at 5."""
     student, teacher = maps(4, (4,), 0), maps(6, (4,), 5)
@@ -311,6 +316,7 @@ def test_review_fuses_from_deep_to_shallow() -> None:
     assert term(student, teacher, BATCH).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@guards(AttentionTransfer, "channels are not averaged, so that both sides must have as many")
 def test_defect_6_attention_needs_no_equal_channels() -> None:
     assert attention_transfer(torch.rand(2, 3, 4, 4), torch.rand(2, 64, 4, 4)).isfinite()
 

@@ -13,6 +13,7 @@ from lightning_distill.losses import MultilabelKD, logit_kd, multilabel_kd
 from lightning_distill.structures import Outputs
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import Array, Loss, draw, draw_target, value
+from tests.verification import FORMULA, compared
 
 
 def reference(s: Array, t: Array, temperature: float) -> float:
@@ -31,12 +32,14 @@ def kd(temperature: float = 1.0) -> Loss:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_equals_the_formula(shape: tuple[int, int], temperature: float) -> None:
     s, t, y = draw(*shape), draw(*shape, seed=1), draw_target(*shape)
-    assert value(kd(temperature), s, t, y) == pytest.approx(reference(s, t, temperature), rel=1e-9)
+    compared(
+        MultilabelKD, value(kd(temperature), s, t, y), reference(s, t, temperature), rtol=1e-9, by=FORMULA
+    )
 
 
 def test_gradcheck() -> None:
-    checks.passes_gradcheck(kd())
-    checks.passes_gradcheck(kd(4.0))
+    checks.passes_gradcheck(kd(), MultilabelKD)
+    checks.passes_gradcheck(kd(4.0), MultilabelKD)
 
 
 def test_properties() -> None:

@@ -12,6 +12,7 @@ from lightning_distill.losses import OneForAll, one_for_all
 from lightning_distill.structures import UNLABELLED
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import Array, Loss, Target, draw, draw_target, gradient, softmax, value
+from tests.verification import compared
 
 
 def reference(s: Array, t: Array, y: Target, power: float) -> float:
@@ -32,12 +33,12 @@ def ofa(power: float = 1.5) -> Loss:
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0])
 def test_equals_the_formula(shape: tuple[int, int], unlabelled: tuple[int, ...], power: float) -> None:
     s, t, y = draw(*shape), draw(*shape, seed=1), draw_target(*shape, unlabelled)
-    assert value(ofa(power), s, t, y) == pytest.approx(reference(s, t, y, power), rel=1e-9)
+    compared(OneForAll, value(ofa(power), s, t, y), reference(s, t, y, power), rtol=1e-9)
 
 
 def test_gradcheck() -> None:
-    checks.passes_gradcheck(ofa())
-    checks.passes_gradcheck(ofa(1.0), classes=2)
+    checks.passes_gradcheck(ofa(), OneForAll)
+    checks.passes_gradcheck(ofa(1.0), OneForAll, classes=2)
 
 
 def test_properties() -> None:

@@ -19,6 +19,7 @@ from lightning_distill.structures import UNLABELLED, labelled_rows
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import SHAPES, Array, Target, as_output, batch_with, draw, softmax
 from tests.processes import needs_fork, run_apart
+from tests.verification import compared, gradchecked
 
 U = UNLABELLED
 TILT = np.array([1.0, 0.0, -1.0])
@@ -59,7 +60,7 @@ def test_is_the_formula_of_the_paper(shape: tuple[int, int], threshold: float, a
         None if ratio is None else torch.from_numpy(ratio),
     )
     expected = reference(student, teacher, y, threshold, ratio)
-    assert found.item() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    compared(PseudoLabels, found, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_gradients_order_and_shifts() -> None:
@@ -68,7 +69,7 @@ def test_gradients_order_and_shifts() -> None:
         torch.from_numpy(draw(4, 4)).requires_grad_(),
         torch.from_numpy(draw(4, 4, seed=1)).requires_grad_(),
     )
-    assert torch.autograd.gradcheck(lambda z: loss()(z, t.detach(), y), s)
+    gradchecked(PseudoLabels, lambda z: loss()(z, t.detach(), y), s)
     loss(0.0)(s, t, y).backward()
     assert t.grad is None
     assert s.grad is not None
@@ -177,8 +178,8 @@ def test_balance_follows_the_running_means(prior: list[float] | None) -> None:
         y = some_labelled(rows, 3)
         counted.count(t, y)
         expected = reference(s, t, y, 0.5, counted.ratio(prior))
-        assert call(term, s, t, y) == pytest.approx(expected, rel=1e-5)
-        np.testing.assert_allclose(term.ratio().numpy(), counted.ratio(prior), rtol=1e-5)
+        compared(PseudoLabels, call(term, s, t, y), expected, rtol=1e-5, dtype=torch.float32)
+        compared(PseudoLabels, term.ratio(), counted.ratio(prior), rtol=1e-5)
 
 
 def test_with_many_rows_the_ratio_is_that_of_the_papers() -> None:

@@ -11,6 +11,7 @@ from lightning_distill.losses import RegressionKD, regression_kd
 from lightning_distill.structures import Outputs
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import draw, draw_target, gradient, value
+from tests.verification import FORMULA, compared
 
 
 def kd(s: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -20,12 +21,12 @@ def kd(s: Tensor, t: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [*checks.SHAPES, (3, 1)])
 def test_equals_the_formula(shape: tuple[int, int]) -> None:
     s, t, y = draw(*shape), draw(*shape, seed=1), draw_target(*shape)
-    assert value(kd, s, t, y) == pytest.approx(np.mean((s - t) ** 2), rel=1e-12)
-    np.testing.assert_allclose(gradient(kd, s, t, y), 2 * (s - t) / s.size, rtol=1e-12)
+    compared(RegressionKD, value(kd, s, t, y), np.mean((s - t) ** 2), rtol=1e-12, by=FORMULA)
+    compared(RegressionKD, gradient(kd, s, t, y), 2 * (s - t) / s.size, rtol=1e-12, by=FORMULA)
 
 
 def test_properties() -> None:
-    checks.passes_gradcheck(kd)
+    checks.passes_gradcheck(kd, RegressionKD)
     checks.teacher_gets_no_gradient(kd)
     checks.ignores_order(kd)
     checks.is_zero_at_the_teacher(kd)

@@ -32,6 +32,7 @@ from lightning_distill.losses import (
 )
 from lightning_distill.structures import ModelOutput
 from tests.builders import make_batch
+from tests.verification import compared, gradchecked, guards
 
 Array = NDArray[np.float64]
 
@@ -132,6 +133,13 @@ REFERENCES: dict[str, Any] = {
     "probabilistic": (probabilistic_transfer, probabilistic_reference),
     "cka": (linear_cka, cka_reference),
 }
+SUBJECTS: dict[str, type] = {
+    "distance": RKD,
+    "angle": RKD,
+    "similarity": SimilarityPreserving,
+    "probabilistic": ProbabilisticTransfer,
+    "cka": CKA,
+}
 EACH = pytest.mark.parametrize("name", REFERENCES)
 
 
@@ -140,26 +148,27 @@ EACH = pytest.mark.parametrize("name", REFERENCES)
 def test_is_the_formula_of_the_paper(name: str, rows: int, width: int) -> None:
     f, reference = REFERENCES[name]
     s, t = draw(rows, width), draw(rows, width + 2, seed=1)
-    assert f(tensor(s), tensor(t)).item() == pytest.approx(reference(s, t), abs=1e-9)
+    compared(SUBJECTS[name], f(tensor(s), tensor(t)), reference(s, t), atol=1e-9)
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2, 3, 4], [0, 1, 0, 0, 4]])
 def test_alignment_is_the_formula_of_the_paper(ids: list[int]) -> None:
     s, t = draw(5, 6), draw(5, 6, seed=1)
-    found = contrastive_alignment(tensor(s), tensor(t), torch.tensor(ids), 0.3).item()
-    assert found == pytest.approx(alignment_reference(s, t, ids, 0.3), abs=1e-9)
+    found = contrastive_alignment(tensor(s), tensor(t), torch.tensor(ids), 0.3)
+    compared(CrossModalContrastive, found, alignment_reference(s, t, ids, 0.3), atol=1e-9)
 
 
 def test_representation_is_the_formula_of_the_paper() -> None:
     p, n, allowed = draw(4), draw(4, 7, seed=1), draw(4, 7, seed=2) > -0.5
-    found = contrastive_representation(tensor(p), tensor(n), torch.from_numpy(allowed), 0.25).item()
-    assert found == pytest.approx(representation_reference(p, n, allowed, 0.25), abs=1e-9)
+    found = contrastive_representation(tensor(p), tensor(n), torch.from_numpy(allowed), 0.25)
+    expected = representation_reference(p, n, allowed, 0.25)
+    compared(ContrastiveRepresentation, found, expected, atol=1e-9)
 
 
 def test_masked_hint_follows_what_is_general() -> None:
     s, t, w = draw(4, 3), draw(4, 3, seed=1), np.array([1.0, 0.0, 2.0])
     expected = np.mean(np.sum(w * (s - t) ** 2, axis=1)) / w.sum()
-    assert masked_hint(tensor(s), tensor(t), tensor(w)).item() == pytest.approx(expected, abs=1e-9)
+    compared(ModalityGeneralHint, masked_hint(tensor(s), tensor(t), tensor(w)), expected, atol=1e-9)
 
 
 def test_saliency_finds_what_moves_the_output() -> None:
@@ -176,15 +185,16 @@ def test_saliency_finds_what_moves_the_output() -> None:
 def test_gradcheck(name: str) -> None:
     f, _ = REFERENCES[name]
     s, t = tensor(draw(6, 4), grad=True), tensor(draw(6, 3, seed=1))
-    assert torch.autograd.gradcheck(lambda x: f(x, t), s)
+    gradchecked(SUBJECTS[name], lambda x: f(x, t), s)
 
 
 def test_gradcheck_of_the_contrasts() -> None:
     s, t = tensor(draw(4, 3), grad=True), tensor(draw(4, 3, seed=1), grad=True)
     ids, allowed = torch.arange(4), torch.ones(4, 3, dtype=torch.bool)
-    assert torch.autograd.gradcheck(lambda x, y: contrastive_alignment(x, y, ids, 0.5), (s, t))
-    assert torch.autograd.gradcheck(lambda x, y: contrastive_representation(x[:, 0], y, allowed, 0.5), (s, t))
-    assert torch.autograd.gradcheck(lambda x: masked_hint(x, t, torch.ones(3).double()), s)
+    gradchecked(CrossModalContrastive, lambda x, y: contrastive_alignment(x, y, ids, 0.5), (s, t))
+    contrast = lambda x, y: contrastive_representation(x[:, 0], y, allowed, 0.5)  # noqa: E731
+    gradchecked(ContrastiveRepresentation, contrast, (s, t))
+    gradchecked(ModalityGeneralHint, lambda x: masked_hint(x, t, torch.ones(3).double()), s)
 
 
 @EACH
@@ -231,15 +241,17 @@ def test_stays_finite(name: str, dtype: torch.dtype, case: str) -> None:
     assert s.grad.isfinite().all()
 
 
+@guards(SimilarityPreserving, "normalize(x, 1), which is the norm p = 1 and not the dimension 1")
 def test_defect_8_rows_have_euclidean_norm_1() -> None:
     """normalize(x, 1) divides by the sum of absolute values: another function, 3.6 times smaller."""
     s, t = draw(16, 8), draw(16, 8, seed=1)
     wrong = np.mean((np.stack([r / np.abs(r).sum() for r in s @ s.T]) - t[:, :1]) ** 2)
     value = similarity_preserving(tensor(s), tensor(t)).item()
-    assert value == pytest.approx(similarity_reference(s, t), abs=1e-9)
+    compared(SimilarityPreserving, value, similarity_reference(s, t), atol=1e-9)
     assert value != pytest.approx(wrong, rel=0.1)
 
 
+@guards(RKD, "gradients of 1e11 of the angles at two equal rows")
 def test_defect_17_equal_rows_give_no_huge_gradient() -> None:
     """A naive angle has gradients of 1e11 at two identical rows."""
     s = torch.randn(8, 4)
@@ -250,6 +262,7 @@ def test_defect_17_equal_rows_give_no_huge_gradient() -> None:
     assert s.grad.abs().max() < 10
 
 
+@guards(RKD, "distances from a Gram matrix in single precision, which cancel at near duplicates")
 def test_near_duplicates_stay_accurate() -> None:
     """Where a Gram matrix in single precision cancels."""
     s = draw(10, 6) + 50
@@ -324,6 +337,10 @@ def test_memory_remembers_the_newest_and_never_the_sample_itself() -> None:
     assert {"bank", "bank_id", "filled"} <= set(term.state_dict())
 
 
+@guards(
+    ContrastiveRepresentation,
+    "memory that needs an index of the data, and that does not move with the module",
+)
 def test_defect_7_memory_needs_no_index_of_the_data() -> None:
     term = adapted(ContrastiveRepresentation(memory=8), torch.randn(3, 5), torch.randn(3, 5))
     x = output(torch.randn(3, 5).double())

@@ -20,6 +20,7 @@ from lightning_distill.losses import (
 from lightning_distill.structures import UNLABELLED
 from tests.losses import logit_checks as checks
 from tests.losses.logit_checks import Array, Loss, as_output, batch_with, draw, draw_target, softmax, value
+from tests.verification import compared, gradchecked, guards
 
 
 def z_score(z: Array) -> Array:
@@ -44,15 +45,15 @@ def standardized_kd(temperature: float = 2.0) -> Loss:
 def test_equals_the_paper(shape: tuple[int, int], temperature: float) -> None:
     s, t, y = draw(*shape), draw(*shape, seed=1), draw_target(*shape)
     found = value(standardized_kd(temperature), s, t, y)
-    assert found == pytest.approx(reference(s, t, temperature), rel=1e-9, abs=1e-12)
+    compared(StandardizedLogits, found, reference(s, t, temperature), rtol=1e-9, atol=1e-12)
 
 
 def test_standardize() -> None:
     z = draw(5, 7, scale=30.0)
-    np.testing.assert_allclose(standardize(torch.from_numpy(z)).numpy(), z_score(z), rtol=1e-12)
+    compared(StandardizedLogits, standardize(torch.from_numpy(z)), z_score(z), rtol=1e-12)
     assert standardize(torch.ones(2, 1)).tolist() == [[0.0], [0.0]]
     logits = torch.from_numpy(draw(3, 4)).requires_grad_()
-    assert torch.autograd.gradcheck(standardize, logits)
+    gradchecked(StandardizedLogits, standardize, logits)
 
 
 @pytest.mark.parametrize("dtype", checks.DTYPES)
@@ -75,7 +76,7 @@ def test_a_head_of_zeros_gets_a_finite_gradient() -> None:
 def test_properties() -> None:
     for term in (LogitKD(2.0), DecoupledKD(temperature=2.0), DIST()):
         loss = as_loss(StandardizedLogits(term))
-        checks.passes_gradcheck(loss)
+        checks.passes_gradcheck(loss, StandardizedLogits)
         checks.teacher_gets_no_gradient(loss)
         checks.ignores_order(loss)
         checks.ignores_shift(loss)
@@ -102,13 +103,14 @@ def test_scale_of_either_side_does_not_matter() -> None:
     assert value(standardized_kd(), s, 0.01 * t, y) == same
 
 
+@guards(StandardizedLogits, "T² dropped where there are no labels")
 def test_defect_1_and_3_temperature_squared_stays_whatever_the_labels() -> None:
     """Others drop T^2 where there is no target, 14 times less at T = 4."""
     s, t = draw(6, 5), draw(6, 5, seed=1)
     labelled, none = draw_target(6, 5), np.full(6, UNLABELLED)
     found = value(standardized_kd(4.0), s, t, none)
     assert found == value(standardized_kd(4.0), s, t, labelled)
-    assert found == pytest.approx(reference(s, t, 4.0), rel=1e-9)
+    compared(StandardizedLogits, found, reference(s, t, 4.0), rtol=1e-9)
 
 
 def test_module_is_the_inner_function_on_standardized_logits() -> None:

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_distill.validators import (
+    BatchNuclearNorm,
+    MutualInformation,
+    NegativeEntropy,
+    SoftNeighbourhoodDensity,
+    TeacherAgreement,
     batch_nuclear_norm,
     mutual_information,
     negative_entropy,
@@ -18,9 +23,11 @@ from lightning_distill.validators import (
     teacher_agreement,
 )
 from lightning_distill.validators import density as density_module
+from tests.verification import FORMULA, compared
 
 Array = NDArray[np.float64]
 ON_LOGITS = [negative_entropy, mutual_information, batch_nuclear_norm]
+SUBJECTS = dict(zip(ON_LOGITS, (NegativeEntropy, MutualInformation, BatchNuclearNorm), strict=True))
 
 
 def random_logits(rows: int = 30, classes: int = 5, scale: float = 2.0) -> Array:
@@ -77,8 +84,8 @@ def test_formulas_on_logits(
     ours: Callable[[Tensor], Tensor], by_hand: Callable[[Array], float], shape: tuple[int, int]
 ) -> None:
     z = random_logits(*shape)
-    assert ours(torch.from_numpy(z)).item() == pytest.approx(by_hand(z), rel=1e-9, abs=1e-12)
-    assert ours(torch.from_numpy(z + 17.0)).item() == pytest.approx(by_hand(z), rel=1e-9, abs=1e-12)
+    compared(SUBJECTS[ours], ours(torch.from_numpy(z)), by_hand(z), rtol=1e-9, atol=1e-12)
+    compared(SUBJECTS[ours], ours(torch.from_numpy(z + 17.0)), by_hand(z), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
@@ -87,7 +94,7 @@ def test_density(block: int, temperature: float, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(density_module, "_BLOCK", block)
     f = random_logits(24, 6)
     found = soft_neighbourhood_density(torch.from_numpy(f), temperature)
-    assert found.item() == pytest.approx(density_by_hand(f, temperature), rel=1e-9)
+    compared(SoftNeighbourhoodDensity, found, density_by_hand(f, temperature), rtol=1e-9)
 
 
 def test_density_does_not_hold_all_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +115,8 @@ def test_agreement() -> None:
     s, t = random_logits(40, 3), np.random.default_rng(5).normal(size=(40, 3))
     by_hand = np.mean([np.argmax(a) == np.argmax(b) for a, b in zip(s, t, strict=True)])
     assert 0.1 < by_hand < 0.9
-    assert teacher_agreement(torch.from_numpy(s), torch.from_numpy(t)).item() == pytest.approx(by_hand)
+    found = teacher_agreement(torch.from_numpy(s), torch.from_numpy(t))
+    compared(TeacherAgreement, found, by_hand, rtol=1e-6, by=FORMULA)
     assert teacher_agreement(torch.from_numpy(s), torch.from_numpy(3 * s - 1)) == 1
 
 

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from lightning_distill.errors import ConfigError
 from lightning_distill.validators import ImportanceWeightedRisk, density_ratio, importance_weighted_risk
+from tests.verification import compared
 
 Array = NDArray[np.float64]
 
@@ -47,7 +48,8 @@ def test_weights_are_those_of_another_solver(folds: int, l2: float) -> None:
     x, y = two_domains()
     found = density_ratio(torch.from_numpy(x), torch.from_numpy(y), folds, l2)
     assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), ratio_by_hand(x, y, folds, l2), rtol=1e-4)
+    by = "scipy.optimize, logistic regression"
+    compared(ImportanceWeightedRisk, found, ratio_by_hand(x, y, folds, l2), rtol=1e-4, by=by)
 
 
 def test_weights_are_the_ratio_of_known_densities() -> None:
@@ -120,7 +122,7 @@ def test_risk(control_variate: bool) -> None:
     rng = np.random.default_rng(6)
     errors, w = (rng.random(50) < 0.3).astype(float), rng.gamma(2.0, size=50)
     found = importance_weighted_risk(torch.from_numpy(errors), torch.from_numpy(w), control_variate)
-    assert found.item() == pytest.approx(risk_by_hand(errors, w, control_variate), rel=1e-12)
+    compared(ImportanceWeightedRisk, found, risk_by_hand(errors, w, control_variate), rtol=1e-12)
 
 
 def test_equal_weights_give_the_plain_risk() -> None:

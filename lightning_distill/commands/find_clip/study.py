@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_distill.commands.studies import ended, queue_again, require_optuna
 from lightning_distill.errors import ConfigError
 from lightning_distill.range_finding.finder import ClipRangeFinder, ClipRangeResult, recorded
 from lightning_distill.range_finding.places import ALL
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _CLIP, _RANGE, _RATE = "clip", "epsilon", "rate"
 _LEARNING_RATE, _LOSS, _STOPPED, _WHY = "learning_rate", "loss", "stopped", "why"
-_QUEUED_AGAIN = "queued again"
 
 
 def run_study(
@@ -41,13 +40,7 @@ def run_study(
     Raises:
         ConfigError: If Optuna is not installed.
     """
-    if find_spec("optuna") is None:
-        raise ConfigError(
-            where="find-clip --optuna",
-            found="no package optuna",
-            expected="Optuna, which is an extra of this package",
-            fix="pip install 'lightning-distill[optuna]', or leave --optuna out",
-        )
+    require_optuna("find-clip --optuna", "leave --optuna out")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # a warning, with its trace, is an interrupt
@@ -69,8 +62,8 @@ def run_study(
     bounds = _bounds(ladder, quantiles[ALL].at(1.0))
 
     objective = _objective(finder, bounds, report)
-    study.optimize(objective, n_trials=max(0, finder.trials - len(_made(study))))
-    done += [_trial(t, done[0].learning_rate) for t in _made(study)]
+    study.optimize(objective, n_trials=max(0, finder.trials - len(ended(study))))
+    done += [_trial(t, done[0].learning_rate) for t in ended(study)]
     found = tuple(plateaus(done, goal))
     return ClipRangeResult(quantiles, ladder, tuple(done), goal.chosen(done), goal, found, finder.untrained())
 
@@ -119,29 +112,7 @@ def _begin(study: optuna.Study, finder: ClipRangeFinder, ladder: Ladder, file: P
             expected=f"one of {what} with ranges {ranges}, as this config gives",
             fix="name another file, or go on with the config and the options it was begun with",
         )
-    _queue_again(study)
-
-
-def _queue_again(study: optuna.Study) -> None:
-    """Trainings that were cut off, by an interrupt or with their process, are to be made once more."""
-    from optuna.trial import TrialState
-
-    known = set(study.user_attrs.get(_QUEUED_AGAIN, []))
-    for trial in study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL)):
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params and trial.number not in known:
-            why = {name: value for name, value in trial.user_attrs.items() if name == _WHY}
-            study.enqueue_trial(trial.params, user_attrs=why)
-        known.add(trial.number)
-    study.set_user_attr(_QUEUED_AGAIN, sorted(known))
-
-
-def _made(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trainings that came to an end, a bad one too."""
-    from optuna.trial import TrialState
-
-    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    queue_again(study, (_WHY,))
 
 
 def _bounds(ladder: Ladder, largest: float) -> tuple[float, float]:

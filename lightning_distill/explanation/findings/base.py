@@ -1,10 +1,8 @@
-"""From seeing to acting: what stands out in a run, and the config lines that would change it."""
+"""What a finding is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from lightning_distill.explanation.facts import RunFacts
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,8 @@ class Finding:
         name: Short and stable, fit for a file name, such as `misleading-class`.
         title: A sentence.
         evidence: Sentences with the figures it rests on.
-        change: YAML that goes over the run's config; empty where there is nothing to set.
+        change: YAML that goes over the run's config; empty where there is nothing to set. `{changes}` in it
+            stands for the folder that `sample_ids` are written to, as `misleading-samples.txt`.
         sample_ids: Those that the change names by a file, one a line; empty where it names none.
     """
 
@@ -24,12 +23,3 @@ class Finding:
     evidence: str
     change: str
     sample_ids: tuple[int, ...] = ()
-
-
-def findings(facts: RunFacts) -> tuple[Finding, ...]:
-    """What stands out, the worst first; empty where nothing does.
-
-    Args:
-        facts: Of a run.
-    """
-    raise NotImplementedError

@@ -1,0 +1,271 @@
+"""`lightning-distill search`: a study of ordinary runs over the space of a W&B sweep."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from lightning_distill.commands import studies
+from lightning_distill.commands.search.distributions import Choice, Range, distribution
+from lightning_distill.commands.search.space import read_space
+from lightning_distill.commands.search.study import open_study
+from lightning_distill.commands.search.trial_watch import TrialWatch
+from lightning_distill.errors import ConfigError
+from tests.cli.conftest import Project
+
+SPACE: dict[str, Any] = {
+    "method": "bayes",
+    "metric": {"name": "val/loss", "goal": "minimize"},
+    "parameters": {
+        "model.optimizer.lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.1},
+        "model.clip_rule": {"value": {"class_path": "ValueClip", "init_args": {"epsilon": 0.5}}},
+        "trainer.max_epochs": {"value": 1},
+    },
+}
+SEARCH = ("search", "--config", "small.yaml", "--space", "space.yaml", "--out", "s")
+
+
+def write(edit: Callable[[dict[str, Any]], Any] = lambda space: None) -> Path:
+    """The space, changed."""
+    space = copy.deepcopy(SPACE)
+    edit(space)
+    Path("space.yaml").write_text(yaml.safe_dump(space))
+    return Path("space.yaml")
+
+
+def trials() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(Path("s/trials.json").read_text())["trials"]
+    return found
+
+
+# -- reading a space ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"values": [1, 2]}, Choice((1, 2))),
+        ({"value": "a"}, Choice(("a",))),
+        ({"min": 1, "max": 4}, Range(1, 4, whole=True)),
+        ({"min": 1, "max": 4.5}, Range(1, 4.5)),
+        ({"distribution": "q_uniform", "min": 0, "max": 8, "q": 2}, Range(0, 8, step=2)),
+        ({"distribution": "q_uniform", "min": 0, "max": 8}, Range(0, 8, step=1.0)),
+        ({"distribution": "int_uniform", "min": 0, "max": 8}, Range(0, 8, whole=True)),
+        (
+            {"distribution": "q_log_uniform_values", "min": 8, "max": 64, "q": 8},
+            Range(8, 64, log=True, step=8),
+        ),
+        ({"distribution": "categorical", "values": [None, {"a": 1}]}, Choice((None, {"a": 1}))),
+    ],
+)
+def test_distributions_are_those_of_wandb(given: dict[str, Any], made: Any) -> None:
+    found = distribution("p", given, "f")
+    assert found == made
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask()
+    value = found.suggested(trial, "p")
+    if isinstance(made, Choice):
+        assert value in made.values
+        return
+    assert made.low <= value <= made.high
+    assert made.step is None or value % made.step == 0
+    assert isinstance(value, int) or not made.whole
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"distribution": "normal", "mu": 0}, "the key|mu"),
+        ({"distribution": "log_uniform", "min": -3, "max": 0}, "log_uniform_values"),
+        ({"distribution": "unifrom", "min": 0, "max": 1}, "did you mean 'uniform'"),
+        ({"parameters": {"a": {"value": 1}}}, "dotted names"),
+        ({"min": "1e-3", "max": 1}, "YAML takes 1e-3 for a text"),
+        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "above 0"),
+        ({"min": 2, "max": 1}, "min < max"),
+        ({"distribution": "int_uniform", "min": 0.5, "max": 2}, "whole numbers"),
+        ({"values": []}, "values"),
+        ({}, "value, values"),
+        (3, "value, values"),
+    ],
+)
+def test_what_optuna_or_wandb_would_not_understand_is_refused(given: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"f, parameters\.model\.lr: .*({words})"):
+        distribution("model.lr", given, "f")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda s: s.update(metod="x"), "did you mean 'method'"),
+        (lambda s: s.update(method="tpe"), "bayes, random, grid"),
+        (lambda s: s["metric"].update(goal="max"), "minimize or maximize"),
+        (lambda s: s.pop("metric"), r"metric\.name"),
+        (lambda s: s.update(parameters={}), "at least one"),
+        (lambda s: s.update(early_terminate={"type": "envelope"}), "hyperband"),
+        (lambda s: s.update(early_terminate={"type": "hyperband"}), "min_iter"),
+        (lambda s: s.update(early_terminate={"type": "hyperband", "min_iter": 0}), "from 1"),
+        (lambda s: s.update(early_terminate={"type": "hyperband", "min_iter": 1, "etta": 2}), "'eta'"),
+        (lambda s: s.update(command=["${program}"]), "fit"),
+        (lambda s: s.update(method="grid"), "a range, under method grid"),
+    ],
+)
+def test_a_space_with_a_mistake(
+    edit: Callable[[dict[str, Any]], Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=words):
+        read_space(write(edit))
+
+
+def test_pruners_and_samplers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file's words are those of Optuna's classes."""
+    monkeypatch.chdir(tmp_path)
+    hyperband = {"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3}
+    values = {"p": {"values": [1, 2]}}
+    cases: list[tuple[dict[str, Any], type, type]] = [
+        ({}, optuna.samplers.TPESampler, optuna.pruners.MedianPruner),
+        (
+            {"method": "random", "early_terminate": hyperband},
+            optuna.samplers.RandomSampler,
+            optuna.pruners.HyperbandPruner,
+        ),
+        ({"method": "grid", "parameters": values}, optuna.samplers.GridSampler, optuna.pruners.MedianPruner),
+    ]
+    for number, (change, sampler, pruner) in enumerate(cases):
+        study = open_study(read_space(write(lambda s, c=change: s.update(c))), tmp_path / f"{number}.db", 0)
+        assert (type(study.sampler), type(study.pruner)) == (sampler, pruner)
+        if pruner is optuna.pruners.HyperbandPruner:
+            kept = vars(study.pruner)
+            told = [kept[f"_{name}"] for name in ("min_resource", "max_resource", "reduction_factor")]
+            assert told == [3, 27, 3]
+
+
+# -- searching ------------------------------------------------------------------------------------------
+
+
+def test_a_study_of_ordinary_runs_that_goes_on(project: Project) -> None:
+    write()
+    assert project.run(*SEARCH, "--trials", "2", "--data.batch_size=16") == 0, project.err
+    made = trials()
+    assert [trial["folder"] for trial in made] == ["trial-0", "trial-1"]
+    assert len({trial["values"]["model.optimizer.lr"] for trial in made}) == 2
+    for trial in made:
+        config = yaml.safe_load((Path("s") / trial["folder"] / "config.yaml").read_text())
+        init_args = config["model"]["init_args"]
+        assert init_args["optimizer"]["init_args"]["lr"] == trial["values"]["model.optimizer.lr"]
+        assert init_args["clip_rule"]["init_args"]["epsilon"] == 0.5
+        assert config["data"]["init_args"]["batch_size"] == 16
+        assert (Path("s") / trial["folder"] / "student" / "model.safetensors").is_file()
+    best = min(made, key=lambda trial: trial["value"])
+    assert f"best: s/{best['folder']}, val/loss {best['value']:.4f}" in project.out
+    assert Path("s/best.yaml").read_text() == Path("s", best["folder"], "config.yaml").read_text()
+    line = next(line for line in project.out.splitlines() if line.startswith("next: lightning-distill fit"))
+    program, *words = shlex.split(line.removeprefix("next: "))
+    assert program == "lightning-distill"
+    assert project.run(*words, "--run", "again") == 0, project.err
+    assert Path("again/metrics.csv").read_text() == Path("s", best["folder"], "metrics.csv").read_text()
+    assert project.run(*SEARCH, "--trials", "2", "--data.batch_size=16") == 0
+    assert trials() == made, "nothing is left to be made"
+    assert project.run(*SEARCH, "--trials", "3", "--data.batch_size=16") == 0
+    assert trials()[:2] == made
+    assert trials()[2]["values"] not in [trial["values"] for trial in made]
+    paragraph = project.fails(*SEARCH, "--trials", "3", "--data.batch_size=8")
+    assert "a study of another config: data.init_args.batch_size: 16 -> 8" in paragraph
+    write(lambda s: s["parameters"]["model.optimizer.lr"].update(max=0.2))
+    assert "a study of another space" in project.fails(*SEARCH, "--data.batch_size=16")
+
+
+def test_bad_trainings_are_stopped_and_broken_ones_passed_over(project: Project) -> None:
+    """The rates are queued with Optuna itself, so that their order is known."""
+    good, bad, broken = rates = (0.05, 1.0e-9, 1.0e30)
+
+    def wide(space: dict[str, Any]) -> None:
+        space["parameters"]["model.optimizer.lr"] |= {"min": bad, "max": broken}
+        space["parameters"]["trainer.max_epochs"]["value"] = 3
+        space["early_terminate"] = {"type": "hyperband", "max_iter": 3, "s": 1, "eta": 4}
+        space["command"] = ["${program}", "fit", "--config", "small.yaml", "--data.batch_size=16", "${args}"]
+        space["run_cap"] = len(rates)
+
+    study = open_study(read_space(write(wide)), Path("s/study.db"), 0)
+    for rate in rates:
+        study.enqueue_trial({"model.optimizer.lr": rate})
+    assert project.run("search", "--space", "space.yaml", "--out", "s") == 0, project.err
+    made = {trial["values"]["model.optimizer.lr"]: trial for trial in trials()}
+    assert {rate: made[rate]["state"] for rate in rates} == {
+        good: "complete",
+        bad: "pruned",
+        broken: "pruned",
+    }
+    assert "best: s/trial-0" in project.out
+    assert made[bad]["stopped"] == "pruned"
+    with (Path("s") / made[bad]["folder"] / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["epoch"] for row in rows} == {"0"}, "stopped after its first validation"
+    assert [float(row["val/loss"]) for row in rows if row["val/loss"]] == [pytest.approx(made[bad]["value"])]
+    assert "finite" in made[broken]["stopped"] or "nan" in made[broken]["stopped"].lower()
+
+
+def test_a_search_that_was_interrupted_goes_on(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(lambda s: s["parameters"]["trainer.max_epochs"].update(value=2))
+    report = TrialWatch.on_validation_end
+
+    def interrupt(self: TrialWatch, trainer: Any, module: Any) -> None:
+        report(self, trainer, module)
+        if self.trial.number == 1 and not trainer.sanity_checking:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialWatch, "on_validation_end", interrupt)
+        assert project.run(*SEARCH, "--trials", "2") == 130
+    assert "the same line goes on" in project.out
+    assert project.run(*SEARCH, "--trials", "2") == 0, project.err
+    first, second = trials()
+    assert [first["folder"], second["folder"]] == ["trial-0", "trial-1"]
+    assert {path.name for path in Path("s").glob("trial-*")} == {"trial-0", "trial-1"}
+    env = json.loads(Path("s/trial-1/env.json").read_text())
+    assert len(env["before"]) == 1, "gone on with, not begun again"
+    study = optuna.load_study(study_name="search", storage="sqlite:///s/study.db")
+    values = [t.user_attrs["values"] for t in study.trials if t.user_attrs["folder"] == "trial-1"]
+    assert len(values) == 2
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--run", "a"), "no folder but --out"),
+        (("--trials", "0"), "1 or more"),
+        (("--trainer.devices=2",), "each process would choose settings of its own"),
+        (("--data.batch_sise=3",), "did you mean 'batch_size'"),
+    ],
+)
+def test_what_is_refused(project: Project, words: tuple[str, ...], told: str) -> None:
+    write()
+    assert told in project.fails(*SEARCH, *words)
+    assert not Path("s").exists()
+
+
+def test_a_metric_that_nobody_logs(project: Project) -> None:
+    write(lambda s: s["metric"].update(name="val/los"))
+    assert "did you mean 'val/loss'" in project.fails(*SEARCH, "--trials", "1")
+
+
+def test_a_value_that_the_config_does_not_take(project: Project) -> None:
+    write(lambda s: s["parameters"].update({"data.batch_size": {"values": [8, "many"]}}))
+    assert "many" in project.fails(*SEARCH)
+    assert not Path("s").exists()
+
+
+def test_without_optuna_it_says_how_to_get_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    write()
+    monkeypatch.setattr(studies, "find_spec", lambda name: None)
+    assert "lightning-distill[optuna]" in project.fails(*SEARCH)

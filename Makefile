@@ -49,7 +49,9 @@ bench: install
 bench-learning: install
 	for name in $(LEARNING); do $(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; done
 
+# The site, in build/docs, with a reference made from the code; then the examples in docstrings.
 docs: install
+	$(BIN)/python -m sphinx -q -b html -W --keep-going docs build/docs
 	$(BIN)/python -m pytest --doctest-modules lightning_distill
 
 # Made from notebooks/*.py and run, so that outputs and pictures are those of this code.

@@ -1,8 +1,8 @@
-"""The README's table of what things cost, from the JSON files that the benchmarks have written.
+"""The table of what things cost, in docs/costs.md, from the JSON files that the benchmarks have written.
 
     python benchmarks/table.py
 
-rewrites what stands between the two markers in README.md. A figure is the median with the least and the
+rewrites what stands between its two markers. A figure is the median with the least and the
 largest of the rounds. A benchmark whose file is not there has no row, and is named; a key that is missing is
 an error.
 """
@@ -170,7 +170,7 @@ def replaced(page: str, body: str) -> str:
         SystemExit: If a marker is missing, or there twice.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise SystemExit(f"README.md needs one line {BEGIN!r} and, below, one line {END!r}")
+        raise SystemExit(f"the page needs one line {BEGIN!r} and, below, one line {END!r}")
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{body}\n{END}{rest.split(END)[1]}"
 
@@ -180,7 +180,7 @@ def main(words: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--page", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "costs.md")
     options = parser.parse_args(words)
     body, missing = table(options.results)
     options.page.write_text(replaced(options.page.read_text(encoding="utf-8"), body), encoding="utf-8")

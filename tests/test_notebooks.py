@@ -82,6 +82,27 @@ def test_executed_copy_has_clean_outputs(source: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "source", [s for s in SOURCES if s.stem != "cross_domain"], ids=lambda path: path.stem
+)
+def test_it_runs_quietly_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    """As a script, which is the same cells in the same order; that of domains has tests of its own below."""
+    done = subprocess.run(
+        [sys.executable, str(source)],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr == ""
+    assert done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_it_is_quiet(story: dict[str, Any]) -> None:
     said = story["stdout"] + story["stderr"]
     assert not [line for line in said.split("\n") if "INFO" in line or "warning" in line.lower()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
@@ -92,7 +93,11 @@ def test_a_run_of_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     }
     for name, value in told.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    assert main(words_of_agent(sweep, values)[1:]) == 0
+    wandb.teardown()  # an agent starts a process, which reads them
+    try:
+        assert main(words_of_agent(sweep, values)[1:]) == 0
+    finally:
+        wandb.teardown()
     (run,) = Path("runs").iterdir()
     (session,) = (run / "wandb").glob("offline-run-*")
     (record,) = wandb_file.records(session, "run")

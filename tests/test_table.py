@@ -1,4 +1,4 @@
-"""The README's table of figures is what its script makes of the committed files."""
+"""The table of figures is what its script makes of the committed files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def table() -> Any:
     return module
 
 
-def test_the_readme_has_the_figures_of_the_files(table: Any) -> None:
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_has_the_figures_of_the_files(table: Any) -> None:
+    page = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8")
     assert table.replaced(page, table.table(RESULTS)[0]) == page
 
 
@@ -40,7 +40,7 @@ def test_a_new_figure_reaches_the_page_and_the_rest_stays(table: Any, tmp_path: 
     spread = {"median": 1.234, "min": 1.0, "max": 1.5}
     found = {"ratios": {row.path[1]: spread for row in table.ROWS if row.benchmark == "images"}}
     (tmp_path / "images.json").write_text(json.dumps(found))
-    page = tmp_path / "README.md"
+    page = tmp_path / "costs.md"
     page.write_text(f"above\n{table.BEGIN}\nold\n{table.END}\nbelow\n")
     assert table.main(["--results", str(tmp_path), "--page", str(page)]) == 0
     lines = page.read_text().splitlines()
@@ -57,9 +57,9 @@ def test_a_missing_key_is_named(table: Any, tmp_path: Path) -> None:
 
 def test_a_page_without_markers_is_left_alone(table: Any, tmp_path: Path) -> None:
     shutil.copy(RESULTS / "losses.json", tmp_path)
-    page = tmp_path / "README.md"
+    page = tmp_path / "costs.md"
     page.write_text("nothing\n")
-    with pytest.raises(SystemExit, match="README"):
+    with pytest.raises(SystemExit, match="the page needs"):
         table.main(["--results", str(tmp_path), "--page", str(page)])
     assert page.read_text() == "nothing\n"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lightning_distill.cli.one_of_several import train_unless_there
+from lightning_distill.cli.one_of_several import train_unless_there, without_other_views
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import data_and_task, run_config
 from lightning_distill.commands.pairs import PairFolders, pair_of
@@ -160,15 +160,14 @@ def baseline_config(config: dict[str, Any]) -> dict[str, Any]:
         Another full config.
     """
     made = copy.deepcopy(config)
-    module, data = made["model"]["init_args"], made["data"].get("init_args") or {}
+    module = made["model"]["init_args"]
     losses = module.get("losses") or {}
     kept = {name: loss for name, loss in losses.items() if not _needs_teacher(loss)}
     weights = module.get("weights") or {}
     module.update(dict.fromkeys(_OF_TEACHER))
     module["losses"] = kept or None
     module["weights"] = {n: w for n, w in weights.items() if n in kept or n == "unimodal"} or None
-    if "teacher_processors" in data:
-        data["teacher_processors"] = None
+    without_other_views(made)
     gone = {f"val/{name}" for name in losses if name not in kept} | _AGREEMENT
     for part in ("early_stopping", "checkpoint"):
         if (made.get(part) or {}).get("monitor") in gone:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_distill.cli.one_of_several import train_unless_there
+from lightning_distill.cli.one_of_several import train_unless_there, without_other_views
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import packages
 from lightning_distill.errors import ConfigError, printable
@@ -112,16 +112,15 @@ def round_config(config: dict[str, Any], number: int, teacher: str | None) -> di
         teacher: Student folder of the round before; None in round 0.
 
     Returns:
-        Another full config. It has no `teacher_processors`: the teacher reads what the student reads. Nor
-        has round 0 a balancer, with one term to balance.
+        Another full config. Its teacher sees what the student reads, in no way of its own. Round 0 has no
+        balancer, with one term to balance.
     """
     made = copy.deepcopy(config)
-    module, data = made["model"]["init_args"], made["data"].get("init_args") or {}
+    module = made["model"]["init_args"]
     seed = made.get("seed_everything")
     if isinstance(seed, int) and not isinstance(seed, bool):
         made["seed_everything"] = seed + number
-    if "teacher_processors" in data:
-        data["teacher_processors"] = None
+    without_other_views(made)
     if teacher is None:
         module.update(dict.fromkeys(("teacher", "losses", "weights", "balancer")))
         return made

@@ -121,4 +121,6 @@ def _batches(data: MultimodalDataModule, jobs: Sequence[_Job]) -> Iterator[Batch
         dataset = data.make_dataset(job.rows, reading)
         order = BatchSampler(len(dataset), data.batch_size, data.seed, False, first=(max(job.view, 0), 0))
         for batch in batch_loader(dataset, order, data.num_workers, BadSampleLog(len(dataset), None)):
-            yield move_data_to_device(batch, device)
+            # The teacher alone is asked: what it sees in a way of its own stands in the student's place.
+            seen = {**batch["inputs"], **batch.get("teacher_inputs", {})}
+            yield move_data_to_device({**batch, "inputs": seen}, device)

@@ -15,12 +15,11 @@ import optuna
 import pytest
 import yaml
 
+from lightning_distill.cli.parsing import parsed
 from lightning_distill.commands import studies
-from lightning_distill.commands.search.distributions import Choice, Range, distribution
 from lightning_distill.commands.search.space import read_space
 from lightning_distill.commands.search.study import open_study
 from lightning_distill.commands.search.trial_watch import TrialWatch
-from lightning_distill.errors import ConfigError
 from tests.cli.conftest import Project
 
 SPACE: dict[str, Any] = {
@@ -48,110 +47,6 @@ def trials() -> list[dict[str, Any]]:
     return found
 
 
-# -- reading a space ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "made"),
-    [
-        ({"values": [1, 2]}, Choice((1, 2))),
-        ({"value": "a"}, Choice(("a",))),
-        ({"min": 1, "max": 4}, Range(1, 4, whole=True)),
-        ({"min": 1, "max": 4.5}, Range(1, 4.5)),
-        ({"distribution": "q_uniform", "min": 0, "max": 8, "q": 2}, Range(0, 8, step=2)),
-        ({"distribution": "q_uniform", "min": 0, "max": 8}, Range(0, 8, step=1.0)),
-        ({"distribution": "int_uniform", "min": 0, "max": 8}, Range(0, 8, whole=True)),
-        (
-            {"distribution": "q_log_uniform_values", "min": 8, "max": 64, "q": 8},
-            Range(8, 64, log=True, step=8),
-        ),
-        ({"distribution": "categorical", "values": [None, {"a": 1}]}, Choice((None, {"a": 1}))),
-    ],
-)
-def test_distributions_are_those_of_wandb(given: dict[str, Any], made: Any) -> None:
-    found = distribution("p", given, "f")
-    assert found == made
-    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)).ask()
-    value = found.suggested(trial, "p")
-    if isinstance(made, Choice):
-        assert value in made.values
-        return
-    assert made.low <= value <= made.high
-    assert made.step is None or value % made.step == 0
-    assert isinstance(value, int) or not made.whole
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"distribution": "normal", "mu": 0}, "the key|mu"),
-        ({"distribution": "log_uniform", "min": -3, "max": 0}, "log_uniform_values"),
-        ({"distribution": "unifrom", "min": 0, "max": 1}, "did you mean 'uniform'"),
-        ({"parameters": {"a": {"value": 1}}}, "dotted names"),
-        ({"min": "1e-3", "max": 1}, "YAML takes 1e-3 for a text"),
-        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "above 0"),
-        ({"min": 2, "max": 1}, "min < max"),
-        ({"distribution": "int_uniform", "min": 0.5, "max": 2}, "whole numbers"),
-        ({"values": []}, "values"),
-        ({}, "value, values"),
-        (3, "value, values"),
-    ],
-)
-def test_what_optuna_or_wandb_would_not_understand_is_refused(given: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"f, parameters\.model\.lr: .*({words})"):
-        distribution("model.lr", given, "f")
-
-
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (lambda s: s.update(metod="x"), "did you mean 'method'"),
-        (lambda s: s.update(method="tpe"), "bayes, random, grid"),
-        (lambda s: s["metric"].update(goal="max"), "minimize or maximize"),
-        (lambda s: s.pop("metric"), r"metric\.name"),
-        (lambda s: s.update(parameters={}), "at least one"),
-        (lambda s: s.update(early_terminate={"type": "envelope"}), "hyperband"),
-        (lambda s: s.update(early_terminate={"type": "hyperband"}), "min_iter"),
-        (lambda s: s.update(early_terminate={"type": "hyperband", "min_iter": 0}), "from 1"),
-        (lambda s: s.update(early_terminate={"type": "hyperband", "min_iter": 1, "etta": 2}), "'eta'"),
-        (lambda s: s.update(command=["${program}"]), "fit"),
-        (lambda s: s.update(method="grid"), "a range, under method grid"),
-    ],
-)
-def test_a_space_with_a_mistake(
-    edit: Callable[[dict[str, Any]], Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=words):
-        read_space(write(edit))
-
-
-def test_pruners_and_samplers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file's words are those of Optuna's classes."""
-    monkeypatch.chdir(tmp_path)
-    hyperband = {"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3}
-    values = {"p": {"values": [1, 2]}}
-    cases: list[tuple[dict[str, Any], type, type]] = [
-        ({}, optuna.samplers.TPESampler, optuna.pruners.MedianPruner),
-        (
-            {"method": "random", "early_terminate": hyperband},
-            optuna.samplers.RandomSampler,
-            optuna.pruners.HyperbandPruner,
-        ),
-        ({"method": "grid", "parameters": values}, optuna.samplers.GridSampler, optuna.pruners.MedianPruner),
-    ]
-    for number, (change, sampler, pruner) in enumerate(cases):
-        study = open_study(read_space(write(lambda s, c=change: s.update(c))), tmp_path / f"{number}.db", 0)
-        assert (type(study.sampler), type(study.pruner)) == (sampler, pruner)
-        if pruner is optuna.pruners.HyperbandPruner:
-            kept = vars(study.pruner)
-            told = [kept[f"_{name}"] for name in ("min_resource", "max_resource", "reduction_factor")]
-            assert told == [3, 27, 3]
-
-
-# -- searching ------------------------------------------------------------------------------------------
-
-
 def test_a_study_of_ordinary_runs_that_goes_on(project: Project) -> None:
     write()
     assert project.run(*SEARCH, "--trials", "2", "--data.batch_size=16") == 0, project.err
@@ -171,8 +66,8 @@ def test_a_study_of_ordinary_runs_that_goes_on(project: Project) -> None:
     line = next(line for line in project.out.splitlines() if line.startswith("next: lightning-distill fit"))
     program, *words = shlex.split(line.removeprefix("next: "))
     assert program == "lightning-distill"
-    assert project.run(*words, "--run", "again") == 0, project.err
-    assert Path("again/metrics.csv").read_text() == Path("s", best["folder"], "metrics.csv").read_text()
+    saved = yaml.safe_load(Path("s/best.yaml").read_text())
+    assert {key: value for key, value in parsed(words).items() if key in saved} == saved
     assert project.run(*SEARCH, "--trials", "2", "--data.batch_size=16") == 0
     assert trials() == made, "nothing is left to be made"
     assert project.run(*SEARCH, "--trials", "3", "--data.batch_size=16") == 0

@@ -358,6 +358,11 @@ def test_a_modality_that_adds_less_than_the_teachers(config: Path, tmp_path: Pat
     new = module_of(config, one, tmp_path)["student"]["init_args"]
     assert new["modality_dropout"] == 0.3
     assert list(new["encoders"]) == ["image"]
+    few = {
+        "student": contributions_of(image=[0.4] * 4, text=[0.9, -0.9, 0.5, -0.4]),
+        "teacher": contributions_of(image=[0.4] * 4, text=[-0.5, 0.9, 0.1, 0.9]),
+    }
+    assert findings(facts(config.read_text(), contributions=few)) == (), "four samples cannot tell"
     text = config.read_text().replace("modality_dropout: 0.0", "modality_dropout: 0.5")
     one = only(facts(text, contributions=shapley), "starving-modality")
     assert module_of(config, one, tmp_path)["gradient_balancer"]["init_args"]["alpha"] == 0.5

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-reliability test-nightly mutation lint types bench bench-learning docs notebooks clean
+.PHONY: install demo test test-reliability test-nightly mutation lint types bench bench-learning docs notebooks verification clean
 
 install: .venv/installed
 
@@ -53,6 +53,13 @@ bench-learning: install
 docs: install
 	$(BIN)/python -m sphinx -q -b html -W --keep-going docs build/docs
 	$(BIN)/python -m pytest --doctest-modules lightning_distill
+
+# What every loss, head and rule differs from its reference by: docs/verification.md.
+VERIFIED := $(addprefix tests/,balancing clipping feature_clipping fusion gradient_balancing losses validators)
+verification: install
+	rm -rf build/verification
+	LIGHTNING_DISTILL_VERIFICATION=$(CURDIR)/build/verification $(BIN)/python -m pytest -n 2 --dist loadfile $(VERIFIED)
+	$(BIN)/python docs/make_verification.py --notes build/verification
 
 # Made from notebooks/*.py and run, so that outputs and pictures are those of this code.
 notebooks: install

@@ -57,9 +57,9 @@ Every loss, head and rule is compared with a reference that does not share its c
 written a second time in float64 NumPy, mostly in loops, or another library. **Cases** counts comparisons,
 each of one or more numbers. **Absolute** is the largest difference of a single number; **relative** is the
 largest difference over the largest number of the reference in that case, for references of at least
-{small:g}. Float64 itself rounds at 2e-16, float32 at 1e-7. What is computed in float64 stands under *double*; what is
-computed in float32, under *single*. **Derivatives**: `torch.autograd.gradcheck` has compared them with
-differences of values.
+{small:g}. Float64 itself rounds at 2e-16, float32 at 1e-7. What is computed in float64 stands under
+*double*; what is computed in float32, under *single*. **Derivatives**: `torch.autograd.gradcheck` has
+compared them with differences of values.
 """
 
 

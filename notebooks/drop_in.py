@@ -132,7 +132,7 @@ for axis, (name, module) in zip(axes, {"teacher": teacher, **students}.items(), 
     with torch.no_grad():
         axis.pcolormesh(side, side, module(grid).softmax(1)[:, 1].reshape(80, 80).T, cmap="RdBu", vmin=0, vmax=1)
     points, labels = (many if name == "teacher" else few).tensors
-    axis.scatter(*points[:64].T, c=labels[:64], cmap="RdBu", edgecolors="black", s=12)
+    axis.scatter(*points[:64].T, c=labels[:64], cmap="RdBu", edgecolors="white", s=16)
     axis.set(xticks=[], yticks=[], title=f"{name}: {accuracy[name]:.0%}")
 
 # %% [markdown]

@@ -2,8 +2,8 @@
 
     python -m tests.api_surface --write
 
-accepts the names as they are now, into `tests/api_surface.json`; `tests/test_api_surface.py` tells what differs.
-What may change, and how, is in `docs/stability.md`.
+accepts the names as they are now, into `tests/api_surface.json`; `tests/test_api_surface.py` tells what
+differs. What may change, and how, is in `docs/stability.md`.
 """
 
 from __future__ import annotations

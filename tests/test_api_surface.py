@@ -13,8 +13,8 @@ def test_nothing_public_has_changed() -> None:
     assert not found, (
         "the public surface is another one now:\n"
         + "\n".join(found)
-        + "\nIf that is meant: `python -m tests.api_surface --write`, and a line in CHANGELOG.md. A name that is "
-        "removed or changed needs a deprecation first (docs/stability.md)."
+        + "\nIf that is meant: `python -m tests.api_surface --write`, and a line in CHANGELOG.md. "
+        "A name that is removed or changed needs a deprecation first (docs/stability.md)."
     )
 
 

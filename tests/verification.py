@@ -109,5 +109,6 @@ def _note(**facts: Any) -> None:
     folder = os.environ.get(FOLDER)
     if folder:
         test = os.environ["PYTEST_CURRENT_TEST"].split(" (")[0].split("[")[0]
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with Path(folder, f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({**facts, "test": test}) + "\n")

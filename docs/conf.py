@@ -14,7 +14,8 @@ author = "The lightning_distill authors"
 project_copyright = "Apache-2.0"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.mathjax", "sphinx_copybutton", "reference"]
+extensions = ["myst_parser", "mathml", "sphinx_copybutton", "reference"]
+html_math_renderer = "mathml"
 exclude_patterns = ["_extensions", "build"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -25,5 +26,7 @@ toc_object_entries = False
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["mathml.css"]
 html_title = f"lightning_distill {__version__}"
 html_theme_options = {"top_of_page_buttons": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,5 +92,10 @@ def test_every_page_can_be_reached(site: Path) -> None:
 
 
 def test_mathematics_and_code_are_drawn(site: Path) -> None:
-    assert 'class="math notranslate' in text(site / "concepts" / "distillation.html")
+    formulas = [
+        x for page in site.rglob("*.html") for x in re.findall("<math.*?</math>", text(page), re.DOTALL)
+    ]
+    assert len(formulas) > 20
+    assert [x for x in formulas if "\\" in x] == []  # a command of TeX that became no symbol
+    assert "mathjax" not in text(site / "concepts" / "distillation.html").lower()
     assert "highlight-yaml" in text(site / "reference" / "losses" / "LogitKD.html")

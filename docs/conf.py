@@ -11,7 +11,7 @@ from lightning_distill import __version__  # noqa: E402
 
 project = "lightning_distill"
 author = "The lightning_distill authors"
-project_copyright = "Apache-2.0"
+project_copyright = "the lightning_distill authors, Apache-2.0"
 version = release = __version__
 
 extensions = ["myst_parser", "mathml", "sphinx_copybutton", "reference"]

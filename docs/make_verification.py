@@ -50,8 +50,10 @@ SMALL = 1e-3
 INTRO = """\
 # Verification
 
-*Made by `make verification` from what the tests compared; `tests/test_verification.py` checks that it is
-current. Made with Python {python}, torch {torch}, NumPy {numpy}.*
+*Made by `make verification` from what the tests compared, with Python {python}, torch {torch}, NumPy
+{numpy}. `tests/test_verification.py` checks that this page is that of
+`benchmarks/results/verification.json`, and that no public class is missing; figures are as old as that
+file, and each test compares anew.*
 
 Every loss, head and rule is compared with a reference that does not share its code: the paper's formula
 written a second time in float64 NumPy, mostly in loops, or another library. **Cases** counts comparisons,

@@ -17,6 +17,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.security.allowed import narrowed
 from lightning_distill.security.secrets import redacted_values
 from lightning_distill.security.trust import check_trusted
+from lightning_distill.shipping.machine_paths import without_folders
 from lightning_distill.shipping.making import make
 from lightning_distill.shipping.preprocessing import described
 from lightning_distill.structures import Outputs
@@ -74,7 +75,7 @@ def save_student(
             "lightning_distill": __version__,
             "classes": None if model.classes is None else list(model.classes),
             "outputs": None if outputs is None else outputs.name,
-            "preprocessing": model.preprocessing,
+            "preprocessing": without_folders(model.preprocessing),
             "processors": redacted_values(swapped(prepares, str(partial), HERE)),
             "fused": list(model.fusion.modalities),
             "model": redacted_values(_portable(model, dict(config), partial)),

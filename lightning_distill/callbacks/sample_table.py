@@ -33,7 +33,8 @@ class SampleTable(Callback):
 
     A row is one sample: a small picture, the text, the sound that can be played, the label, and what student
     and teacher say, with the probability. The student is that of the best checkpoint, where there is one.
-    The same samples are shown every time: spread evenly over the validation data. Where no `WandbLogger` is
+    The same samples are shown every time: spread evenly over the validation data, without those that cannot
+    be read. Where no `WandbLogger` is
     among the loggers, or the data or the module are not of this package, it does nothing. What fails in it
     is told, and does not end a training.
 
@@ -76,16 +77,15 @@ class SampleTable(Callback):
     def _table(
         self, trainer: Trainer, module: TaughtModule, data: MultimodalDataModule
     ) -> tuple[list[str], list[list[Any]]]:
-        rows = chosen(data, self.samples)
+        shown = _shown(data, chosen(data, self.samples))
+        rows = np.array(list(shown))
         batch: Any = data.dataset("val")[BatchKey(0, rows)]
-        batch = getattr(batch, "batch", batch)  # of samples that stand in for unreadable ones
         batch = module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), module.device, 0)
         pair = Pair(_best(trainer, module), module.teacher)
         student, teacher = pair.dry_run(batch)
         said = {"student": student, **({} if teacher is None else {"teacher": teacher})}
         columns: dict[str, Sequence[Any]] = {
-            m: [media_cell(_loaded(data, m, row)) for row in data.dataset("val").rows[rows]]
-            for m in data.read_modalities
+            m: [cells[m] for cells in shown.values()] for m in data.read_modalities
         }
         columns["label"] = _labels(batch["target"], data.classes)
         for name, output in said.items():
@@ -102,6 +102,30 @@ def chosen(data: MultimodalDataModule, count: int) -> NDArray[np.int64]:
     """
     there = len(data.dataset("val"))
     return np.unique(np.linspace(0, there - 1, min(count, there)).astype(np.int64))
+
+
+def _shown(data: MultimodalDataModule, positions: NDArray[np.int64]) -> dict[int, dict[str, Any]]:
+    """Position -> cell of each modality, for samples that can be read; no other stands in for one."""
+    dataset: Any = data.dataset("val")
+    found: dict[int, dict[str, Any]] = {}
+    bad: list[Exception] = []
+    for at in positions.tolist():
+        try:
+            batch = dataset[BatchKey(0, np.array([at]))]
+            batch = getattr(batch, "batch", batch)
+            cells = {m: media_cell(_loaded(data, m, dataset.rows[at])) for m in data.read_modalities}
+            if int(batch["sample_id"][0]) == int(dataset.sample_id[at]):
+                found[at] = cells
+        except Exception as error:  # one bad file is not worth the other rows
+            bad.append(error)
+    if bad and not found:
+        raise bad[0]
+    if len(found) < len(positions):
+        why = f", the first because of {printable(str(bad[0]), 300)}" if bad else ""
+        rank_zero_warn(
+            f"the table of samples leaves out {len(positions) - len(found)} that cannot be read{why}"
+        )
+    return found
 
 
 def _loaded(data: MultimodalDataModule, modality: str, row: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -12,27 +12,38 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 
 from lightning_distill.callbacks.best_checkpoint import best_scores
 from lightning_distill.callbacks.wandb_staging import staged_in
+from lightning_distill.checkpoints import read_checkpoint
 from lightning_distill.errors import printable
 from lightning_distill.teachers import CachedTeacher
 
 if TYPE_CHECKING:
     from wandb import Artifact
 
+_METRICS: Final = "lightning_distill_validation"
+"""Key of a checkpoint: metrics of the validation before it was saved."""
+
 
 class WandbArtifacts(Callback):
     """At the end of `fit`, gives W&B the student's folder, and says where the teacher's answers lie.
 
-    The student is an artifact of type `model`, with the aliases `best` and `latest`, and with metrics,
-    modalities and classes as metadata. The answers that a `CachedTeacher` keeps are one of type `dataset`:
+    The student is an artifact of type `model`, with the aliases `best` and `latest`, and with metadata:
+    modalities, classes, the metrics of the validation that its checkpoint was saved after, and the best value
+    of what chose it. The answers that a `CachedTeacher` keeps are one of type `dataset`:
     references to the files, which stay where they are. What fails in it is told, and does not end a
     training. It comes after `StudentExport`, which writes the folder.
 
     Args:
-        student: Folder of the student.
+        student: Folder of the student; False sends no weights.
     """
 
-    def __init__(self, student: Path | str) -> None:
-        self.student = Path(student)
+    def __init__(self, student: Path | str | Literal[False]) -> None:
+        self.student = None if student is False else Path(student)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the metrics with the weights: at the end only those of the last epoch are there."""
+        checkpoint[_METRICS] = _validation(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send both, as far as they are there."""
@@ -52,7 +63,7 @@ class WandbArtifacts(Callback):
         self, trainer: Trainer, module: LightningModule, logger: WandbLogger
     ) -> list[tuple[Artifact, Sequence[str]]]:
         found: list[tuple[Artifact, Sequence[str]]] = []
-        if self.student.is_dir():
+        if self.student is not None and self.student.is_dir():
             found.append((_student(self.student, trainer, module, logger), ("best", "latest")))
         teacher = getattr(module, "teacher", None)
         if isinstance(teacher, CachedTeacher) and teacher.cache.folder.is_dir():
@@ -65,16 +76,31 @@ def _student(folder: Path, trainer: Trainer, module: LightningModule, logger: Wa
 
     student: Any = module.student
     metadata = {
-        "metrics": {n: float(x) for n, x in trainer.callback_metrics.items() if n.startswith("val/")},
+        "metrics": _metrics(trainer),
         "best": best_scores(trainer),
         "modalities": list(student.modalities),
         "classes": list(student.classes or ()),
     }
     artifact = wandb.Artifact(f"student-{logger.version}", type="model", metadata=metadata)
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
-        # Without a copy in the user's home: a run's student stays. `add_dir` would print.
-        artifact.add_file(str(path), name=path.relative_to(folder).as_posix(), policy="immutable")
+        name = path.relative_to(folder).as_posix()
+        # A copy, in the folder of the session: the next session replaces the student, and an offline one is
+        # uploaded later. None in W&B's cache, in the user's home. `add_dir` would print.
+        artifact.add_file(str(path), name=name, policy="mutable", skip_cache=True)
     return artifact
+
+
+def _metrics(trainer: Trainer) -> dict[str, float]:
+    """Those of the student that is saved; none where its checkpoint does not tell them."""
+    best = str(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+    if not best:
+        return _validation(trainer)
+    found: dict[str, float] = read_checkpoint(Path(best)).get(_METRICS, {}) if Path(best).is_file() else {}
+    return found
+
+
+def _validation(trainer: Trainer) -> dict[str, float]:
+    return {name: float(x) for name, x in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 def _answers(teacher: CachedTeacher) -> Artifact:

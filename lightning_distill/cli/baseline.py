@@ -8,19 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lightning_distill.cli.one_of_several import train_unless_there, without_other_views
+from lightning_distill.cli.one_of_several import train_unless_there
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import data_and_task, run_config
 from lightning_distill.commands.pairs import PairFolders, pair_of
 from lightning_distill.errors import CheckpointError, ConfigError, printable
+from lightning_distill.explanation.without_teacher import without_teacher
 from lightning_distill.security.secrets import masked_keys
 
 if TYPE_CHECKING:
     from lightning_distill.explanation.curves import Curve
 
-_OF_TEACHER: Final = ("teacher", "balancer")
-"""Settings of the module that have no place without a teacher."""
-_AGREEMENT: Final = {"val/agreement", "val/teacher_mae"}
 _ANOTHER: Final = "remove the folder; what is in it is no baseline of this run"
 
 
@@ -147,11 +145,7 @@ def seeded(config: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def baseline_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run without all that needs its teacher.
-
-    The samples, their order and their random views stay as they are, and so do terms that need no teacher,
-    with their weights. The task weighs 1. Where a metric of the teacher chooses the best epoch, the task's
-    own loss does instead.
+    """The config of a run without all that needs its teacher, see `without_teacher`.
 
     Args:
         config: The full one of the run.
@@ -159,20 +153,8 @@ def baseline_config(config: dict[str, Any]) -> dict[str, Any]:
     Returns:
         Another full config.
     """
-    made = copy.deepcopy(config)
-    module = made["model"]["init_args"]
-    losses = module.get("losses") or {}
-    kept = {name: loss for name, loss in losses.items() if not _needs_teacher(loss)}
-    weights = module.get("weights") or {}
-    module.update(dict.fromkeys(_OF_TEACHER))
-    module["losses"] = kept or None
-    module["weights"] = {n: w for n, w in weights.items() if n in kept or n == "unimodal"} or None
-    without_other_views(made)
-    gone = {f"val/{name}" for name in losses if name not in kept} | _AGREEMENT
-    for part in ("early_stopping", "checkpoint"):
-        if (made.get(part) or {}).get("monitor") in gone:
-            made[part] |= {"monitor": "val/task", "mode": "min"}
-    return made
+    losses = config["model"]["init_args"].get("losses") or {}
+    return without_teacher(config, {name for name, loss in losses.items() if _needs_teacher(loss)})
 
 
 def _needs_teacher(loss: Mapping[str, Any]) -> bool:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_distill.cli.one_of_several import train_unless_there, without_other_views
+from lightning_distill.cli.one_of_several import train_unless_there
 from lightning_distill.cli.run_folder import RunFolder
 from lightning_distill.commands.opening import packages
 from lightning_distill.errors import ConfigError, printable
+from lightning_distill.explanation.without_teacher import without_other_views
 
 _OURS = ("--run", "--resume", "--overwrite", "--ckpt_path")
 """Options of `fit` that the rounds decide themselves."""

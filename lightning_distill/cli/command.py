@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, Namespace
@@ -18,7 +18,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from lightning_distill.callbacks import (
-    BestCheckpoint,
     ConfiguredHyperparameters,
     PredictionWriter,
     RankWatch,
@@ -33,11 +32,12 @@ from lightning_distill.cli.loggers import finish_wandb, loggers_of_run
 from lightning_distill.cli.mistakes import explain
 from lightning_distill.cli.ranges import check_ranges
 from lightning_distill.cli.run_folder import RunFolder
+from lightning_distill.cli.run_options import add_run_options
 from lightning_distill.cli.run_record import RunRecord
 from lightning_distill.cli.run_resume import checkpoint_to_resume
 from lightning_distill.cli.run_space import check_room
 from lightning_distill.cli.saying import say_differences, say_result
-from lightning_distill.cli.settling import MONITOR, follow_task, use_cache, with_verified_checkpoints
+from lightning_distill.cli.settling import follow_task, use_cache, with_verified_checkpoints
 from lightning_distill.cli.wandb_sync import sync_line
 from lightning_distill.cli.words import (
     check_nothing_masked,
@@ -98,28 +98,7 @@ class DistillationCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options of the run folder and of the standing callbacks."""
         self._command_parser = parser
-        parser.add_argument("--run", type=Path | None, default=None, help="Folder of the run.")
-        about = "Keep the teacher's answers on disk, see CachedTeacher; repair: check them all first."
-        parser.add_argument("--cache", type=Literal["auto", "repair"] | None, default=None, help=about)
-        if self.command == "fit":
-            about = (
-                "Go on from the newest good checkpoint of --run; with --config, start it where there is none."
-            )
-            parser.add_argument("--resume", type=Literal["auto"] | None, default=None, help=about)
-            for name, about in (
-                ("--overwrite", "Replace --run."),
-                ("--force", "Go on although data, batches or processes are not those of the checkpoint."),
-            ):
-                parser.add_argument(name, type=bool, default=False, nargs="?", const=True, help=about)
-        if self.command == "predict":
-            about = "Parquet file to write; default: predictions.parquet in the run folder."
-            parser.add_argument("--output", type=Path | None, default=None, help=about)
-        parser.add_class_arguments(EarlyStopping, "early_stopping", fail_untyped=False)
-        parser.add_class_arguments(BestCheckpoint, "checkpoint", fail_untyped=False)
-        stopping = {**MONITOR, "patience": 10, "strict": False}
-        best = {**MONITOR, "filename": "best", "enable_version_counter": False}
-        parser.set_defaults({f"early_stopping.{k}": v for k, v in stopping.items()})
-        parser.set_defaults({f"checkpoint.{k}": v for k, v in best.items()})
+        add_run_options(parser, self.command)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and turn what is wrong into one paragraph."""
@@ -195,6 +174,9 @@ class DistillationCLI(LightningCLI):
         if self.command == "fit" and self.folder is not None:
             loggers = loggers_of_run(loggers, self.folder.path, self.folder.wandb_id())
             callbacks += self._fit_callbacks(given, self.folder, callbacks, loggers)
+            callbacks.sort(
+                key=lambda c: isinstance(c, WandbArtifacts)
+            )  # after the one that saves the student
         elif isinstance(loggers, bool) or loggers is None:
             loggers = False
         if self.command != "fit" and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
@@ -220,8 +202,8 @@ class DistillationCLI(LightningCLI):
         if isinstance(student, dict):
             added.append(StudentExport(folder.student, student))
         if any(isinstance(logger, WandbLogger) for logger in loggers):
-            own_table = any(isinstance(callback, SampleTable) for callback in own)
-            added += [WandbArtifacts(folder.student), *([] if own_table else [SampleTable()])]
+            standing = (WandbArtifacts(folder.student), SampleTable())
+            added += [c for c in standing if not any(isinstance(callback, type(c)) for callback in own)]
         if given.trainer.enable_checkpointing is not False:
             given.checkpoint.dirpath = given.checkpoint.dirpath or str(folder.checkpoints)
             last = ModelCheckpoint(
@@ -294,7 +276,7 @@ class DistillationCLI(LightningCLI):
         """Write predictions."""
         self.trainer.predict(model, **kwargs)
         if self.trainer.is_global_zero:
-            print(printable(f"predictions: {self._predictions.path}", 5000))
+            print(printable(f"predictions of the test split: {self._predictions.path}", 5000))
 
 
 def _code_of(stop: SystemExit) -> int:

@@ -15,20 +15,6 @@ from lightning_distill.security.safe_yaml import load_yaml
 from lightning_distill.security.secrets import hidden_settings, redacted_values
 
 
-def without_other_views(config: dict[str, Any]) -> None:
-    """Leave out, in place, how a teacher sees what the student reads too: there is no such teacher any more.
-
-    What only the teacher reads stays: the data of some modules must have those modalities.
-
-    Args:
-        config: A full one.
-    """
-    data = config["data"].get("init_args") or {}
-    theirs, read = data.get("teacher_processors"), data.get("processors") or {}
-    if theirs:
-        data["teacher_processors"] = {m: spec for m, spec in theirs.items() if m not in read} or None
-
-
 def train_unless_there(folder: RunFolder, config: dict[str, Any], command: str, fix: str) -> None:
     """Make a run's student, as far as it is not there yet; its config stands beside the folder.
 

@@ -40,13 +40,15 @@ def main(argv: Sequence[str]) -> int:
 
     space = read_space(options.space)
     _check(options, rest)
+    from lightning_distill.cli.search_folder import alone_in
     from lightning_distill.commands.studies import require_optuna
 
     require_optuna("search", "run the space as a W&B sweep")
     given = [word for file in options.config for word in ("--config", file)] or list(space.words)
     search = _Search(space, options.out, [*given, *rest])
     try:
-        return search.run(options.trials)
+        with alone_in(options.out):
+            return search.run(options.trials)
     except (KeyboardInterrupt, SystemExit):
         print(printable(f"{search.file} keeps what is done; the same line goes on", 5000))
         raise
@@ -74,12 +76,16 @@ class _Search:
         Args:
             trials: How many there are to be in the end; None is what the space says.
         """
+        from lightning_distill.cli.search_folder import check_runs
         from lightning_distill.commands.search.study import open_study
         from lightning_distill.commands.studies import ended
 
+        if not self.file.is_file():
+            check_runs(self.out, self.file, [])
         self._keep_config()
         seed = self.config.get("seed_everything")
         study = open_study(self.space, self.file, seed if type(seed) is int else 0)
+        check_runs(self.out, self.file, study.trials)
         every = math.prod(map(len, self.space.grid.values())) if self.space.method == "grid" else _TRIALS
         count = trials or self.space.trials or every
         count = min(count, every) if self.space.method == "grid" else count
@@ -92,6 +98,7 @@ class _Search:
         """The config as the first values make it; the last ones must be accepted too."""
         from lightning_distill.cli.parsing import parsed
         from lightning_distill.commands.search.table import as_words
+        from lightning_distill.commands.search.trainer import check_trainer
 
         ends = [values.ends() for values in self.space.parameters.values()]
         most = max(map(len, ends))
@@ -99,14 +106,7 @@ class _Search:
         for at in reversed(range(most)):
             values = {n: e[min(at, len(e) - 1)] for n, e in zip(self.space.parameters, ends, strict=True)}
             config = parsed(["fit", *self.words, *as_words(values)])
-        trainer = config["trainer"]
-        if trainer.get("devices") not in ("auto", 1, "1") or trainer.get("num_nodes", 1) != 1:
-            raise ConfigError(
-                where="trainer.devices",
-                found=f"{trainer.get('devices')} on {trainer.get('num_nodes')} machines",
-                expected="1: each process would choose settings of its own",
-                fix="add --trainer.devices 1",
-            )
+            check_trainer(config["trainer"])
         return config
 
     def _keep_config(self) -> None:
@@ -131,6 +131,7 @@ class _Search:
         """The best value of one run."""
         import optuna
 
+        from lightning_distill.callbacks import WandbArtifacts
         from lightning_distill.cli import run
         from lightning_distill.cli.born_again import best_value
         from lightning_distill.commands.search.study import FOLDER, STOPPED, VALUES, suggested
@@ -139,14 +140,17 @@ class _Search:
         from lightning_distill.guards.memory import MemoryShortError
 
         values = suggested(self.space, trial)
-        folder = self.out / trial.user_attrs.get(FOLDER, f"trial-{trial.number}")
+        cut_off = trial.user_attrs.get(FOLDER)
+        folder = self.out / (cut_off or f"trial-{trial.number}")
         trial.set_user_attr(FOLDER, folder.name)
         trial.set_user_attr(VALUES, values)
         watch = TrialWatch(trial, self.space.metric)
         print(printable(f"{folder.name}: {' '.join(as_words(values))}", 5000), flush=True)
-        words = ["fit", *self.words, *as_words(values), "--run", str(folder), *_going_on(folder)]
+        words = ["fit", *self.words, *as_words(values), "--run", str(folder)]
+        # From its newest checkpoint; without one it is begun again.
+        words += ["--resume", "auto"] if cut_off and folder.is_dir() else []
         try:
-            run("fit", words, [watch])
+            run("fit", words, [watch, WandbArtifacts(student=False)])  # weights of bad settings: not sent
         except (NonFiniteError, MemoryShortError) as error:
             trial.set_user_attr(STOPPED, error.found)
             raise optuna.TrialPruned(error.found) from error
@@ -181,11 +185,6 @@ class _Search:
         print(printable(f"its config: {self.out / 'best.yaml'}", 5000))
         print(printable(f"next: {shlex.join(redacted_values(words))}", 9000))
         return 0
-
-
-def _going_on(folder: Path) -> list[str]:
-    """A trial that was cut off goes on where its newest checkpoint is; without one it is begun again."""
-    return ["--resume", "auto"] if (folder / "config.yaml").is_file() else []
 
 
 def _no_metric(space: SearchSpace, folder: Path) -> ConfigError:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lightning_distill.shipping.verification import Verification
     from lightning_distill.structures import Batch
 
-_CARD, _CHECKS = "README.md", "verification.json"
-
 
 def main(argv: Sequence[str]) -> int:
     """Write the folder, and print how each format compares with the student.
@@ -47,10 +45,12 @@ def main(argv: Sequence[str]) -> int:
 
     from lightning_distill.evaluation import evaluate_subsets
     from lightning_distill.export import check_replaceable
+    from lightning_distill.shipping.before import check_only_ours
     from lightning_distill.shipping.card_use import three_lines
     from lightning_distill.shipping.verification import pieces
 
     check_replaceable(out.resolve())
+    check_only_ours(out.resolve())
     results = evaluate_subsets(opened.student, opened.data, opened.task, options.split)
     batches = list(pieces(_batches(opened.data, options.split), opened.student.modalities))
     _some(batches, options.split)
@@ -76,14 +76,15 @@ def _some(batches: Sequence[Batch], split: str) -> None:
 
 
 def _batches(data: MultimodalDataModule, split: str) -> Iterator[Batch]:
-    """Samples of a split, also of a stream."""
+    """Samples of a split, also of a stream; where the run does so, others for those that cannot be read."""
     import torch
 
-    from lightning_distill.commands.opening import batches
     from lightning_distill.data import StreamSource
+    from lightning_distill.data.in_order import batches_in_order
 
     if not isinstance(data.source, StreamSource):
-        yield from batches(data, [split], torch.device("cpu"))
+        substitute = data.on_bad_sample == "substitute"
+        yield from batches_in_order(data, [split], torch.device("cpu"), substitute)
         return
     data.setup("validate" if split == "val" else "test")
     yield from data.val_dataloader() if split == "val" else data.test_dataloader()
@@ -100,11 +101,13 @@ def _write(
     """All files, or none."""
     from lightning_distill.reporting.atomic import write_json
     from lightning_distill.security.secrets import redacted_values
+    from lightning_distill.shipping.before import CARD, CHECKS, licence_of
     from lightning_distill.shipping.card import card
     from lightning_distill.shipping.card_facts import Facts, data_facts, teacher_facts
     from lightning_distill.shipping.description import description
     from lightning_distill.shipping.flat import FlatModel
     from lightning_distill.shipping.formats import versions, write_formats
+    from lightning_distill.shipping.verification import ALLOWED
     from lightning_distill.writing.disk import refusals_named
     from lightning_distill.writing.whole_folder import standing, whole_folder
 
@@ -114,6 +117,7 @@ def _write(
     names = sorted(packages(config["model"]))
     told = description(flat, batches[0], opened.data.processors, outputs, _foreign(run / "student"))
     safe: dict[str, Any] = redacted_values(config)
+    licence = licence_of(out)
     with whole_folder(out) as folder, refusals_named(out):
         shutil.copytree(standing(run / "student"), folder, dirs_exist_ok=True)
         found = write_formats(flat, folder, batches, told, names, options.onnx, options.program)
@@ -127,14 +131,16 @@ def _write(
             options.split,
             results,
             found,
+            licence,
         )
-        (folder / _CARD).write_text(card(facts), encoding="utf-8")
+        (folder / CARD).write_text(card(facts), encoding="utf-8")
         checks = {
             "split": options.split,
+            "allowed": ALLOWED,
             "versions": versions(options.onnx),
             "formats": list(map(asdict, found)),
         }
-        write_json(folder / _CHECKS, checks)
+        write_json(folder / CHECKS, checks)
     return found
 
 

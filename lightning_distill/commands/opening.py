@@ -78,6 +78,13 @@ def finished_run(run: Path) -> Finished:
         ConfigError: If the data cannot be made, or are of another kind.
     """
     config = run_config(run)
+    if not (run / "student").is_dir():
+        raise CheckpointError(
+            where=run,
+            found="no student: the training has not ended",
+            expected="the folder of a run that `fit` has finished",
+            fix=f"go on: lightning-distill fit --config {run / 'config.yaml'} --run {run} --resume auto",
+        )
     from lightning_distill.export import load_student  # only now: a mistyped folder is told at once
 
     # What this config may name is trusted in any case, to make the data; what it may not, stays refused.

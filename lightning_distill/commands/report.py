@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,6 @@ from lightning_distill.errors import ConfigError, DistillError, printable
 from lightning_distill.quiet import silence_tips
 
 if TYPE_CHECKING:
-    from lightning_distill.explanation.findings import Finding
     from lightning_distill.explanation.gathering import OpenedRun
     from lightning_distill.model import MultimodalModel
     from lightning_distill.teachers import Teacher
@@ -32,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
         Exit code.
     """
     options = _parser().parse_args(list(argv))
-    run: Path = options.run
+    # `.` and `..` have no name, which reruns are named by.
+    run: Path = options.run.resolve() if options.run.name in ("", "..") else options.run
     out: Path = options.out or run / "report.html"
     if out.is_dir():
         raise ConfigError(
@@ -43,19 +42,22 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from lightning_distill.explanation.findings import findings, placed
+    from lightning_distill.commands.changes import Changes
+    from lightning_distill.explanation.findings import findings
     from lightning_distill.explanation.gathering import gather
     from lightning_distill.reporting.run_page import save_run_report
     from lightning_distill.reporting.run_summary import metrics_table, sentences
 
     facts = gather(_opened(run, finished), options.split)
-    found = [placed(finding, run / "changes") for finding in findings(facts)]
-    changes = {finding.name: _write_change(finding, run) for finding in found if finding.change}
-    save_run_report(facts, found, finished.data, out, changes)
+    changes = Changes(run, options.split)
+    found = [changes.placed(finding) for finding in findings(facts)]
+    again = {finding.name: changes.command(finding) for finding in found if finding.change}
+    save_run_report(facts, found, finished.data, out, again)
+    changes.write(found)  # after the page, so that one that fails leaves nothing
     console = Console()
     console.print(metrics_table(facts))
     console.print()
-    for line in sentences(facts, found, changes):
+    for line in sentences(facts, found, again):
         console.print(printable(line, 5000), highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nWrote {printable(out, 5000)}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -122,20 +124,3 @@ def _pairs(
     except DistillError as error:
         left_out.append(f"Not every baseline: {error}")
     return tuple(found)
-
-
-def _write_change(finding: Finding, run: Path) -> str:
-    """Write the config lines, and the samples they name.
-
-    Returns:
-        The command line that trains again with them.
-    """
-    from lightning_distill.reporting.atomic import write_atomically
-
-    file = run / "changes" / f"{finding.name}.yaml"
-    if finding.sample_ids:
-        write_atomically(file.with_suffix(".txt"), "".join(f"{number}\n" for number in finding.sample_ids))
-    write_atomically(file, finding.change.rstrip("\n") + "\n")
-    again = run.with_name(f"{run.resolve().name}-{finding.name}")
-    words = ["lightning-distill", "fit", "--config", run / "config.yaml", "--config", file, "--run", again]
-    return shlex.join(map(str, words))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import optuna
 
 _QUEUED_AGAIN: Final = "queued again"
+_OF_GRID: Final = ("grid_id", "search_space")
+"""What Optuna's `GridSampler` writes down of a trial: which point of which grid it is."""
 
 
 def require_optuna(where: str, instead: str) -> None:
@@ -47,14 +49,17 @@ def queue_again(study: optuna.Study, kept: Collection[str]) -> None:
         study: Nobody else works on it.
         kept: Names of the user attributes that go along.
     """
-    from optuna.trial import TrialState
+    from optuna.trial import TrialState, create_trial
 
     known = set(study.user_attrs.get(_QUEUED_AGAIN, []))
     for trial in study.get_trials(states=(TrialState.RUNNING, TrialState.FAIL)):
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params and trial.number not in known:
+        point = {name: value for name, value in trial.system_attrs.items() if name in _OF_GRID}
+        if (trial.params or point) and trial.number not in known:
             told = {name: value for name, value in trial.user_attrs.items() if name in kept}
-            study.enqueue_trial(trial.params, user_attrs=told)
+            # `enqueue_trial` would not keep the point, without which `GridSampler` fails.
+            system = {"fixed_params": trial.params, **point}
+            study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=told, system_attrs=system))
         known.add(trial.number)
     study.set_user_attr(_QUEUED_AGAIN, sorted(known))

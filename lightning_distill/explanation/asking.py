@@ -38,20 +38,50 @@ class Said:
     logits: dict[str, Tensor]
 
 
-def ask(models: Mapping[str, Asked], data: MultimodalDataModule, split: str) -> Said:
+def both(own: Said, theirs: Said) -> Said:
+    """What two rounds have said of the samples of both.
+
+    Args:
+        own: Of some models.
+        theirs: Of others, on the same split.
+
+    Raises:
+        ConfigError: If they have no sample in common.
+    """
+    mine, other = torch.isin(own.rows, theirs.rows), torch.isin(theirs.rows, own.rows)
+    if not mine.any():
+        raise ConfigError(
+            where="answers",
+            found="no sample that has what each of the models reads",
+            expected="one or more",
+            fix="name the other split",
+        )
+    logits = {name: x[mine] for name, x in own.logits.items()}
+    logits |= {name: x[other] for name, x in theirs.logits.items()}
+    return Said(own.rows[mine], own.sample_id[mine], own.target[mine], logits)
+
+
+def ask(
+    models: Mapping[str, Asked],
+    data: MultimodalDataModule,
+    split: str,
+    student: MultimodalModel | None = None,
+) -> Said:
     """Ask every model about every labelled sample that has a modality which each of them reads.
 
     Args:
-        models: student and perhaps others -> what answers; they are on the CPU afterwards.
+        models: Name -> what answers; they are on the CPU afterwards.
         data: Of the run.
         split: "val" or "test"; "train" without augmentation.
+        student: Whose order of classes a teacher answers in; None is the one among the models.
 
     Raises:
         ConfigError: If a model does not fit the data, a teacher is not what it was in training, or there is
             no such sample.
         TeacherError: If the teacher does not fit the student, or is asked for what it never was.
     """
-    models = {name: _fitting(model, models["student"], data) for name, model in models.items()}
+    like = student or models["student"]
+    models = {name: _fitting(model, like, data) for name, model in models.items()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teachers = [model for model in models.values() if isinstance(model, Teacher)]
     readers = [

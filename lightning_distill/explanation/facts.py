@@ -38,7 +38,12 @@ class RunFacts:
         left_out: Sentences: what is missing here, and why, with what would bring it.
         config: The run's config.yaml, as text, without secrets.
         environment: Content of env.json.
-        misleading: Ids of training samples on which the teacher is sure of another class than the label.
+        misleading: Ids of training samples on which the teacher is sure of another class than the label; of
+            many only the clearest.
+        misleading_count: How many such samples there are.
+        domains: Of data with several, those that all was measured on; empty where all of them count.
+        worth_unknown: Where `worth` is None, a sentence that says why.
+        no_baseline: Whether a baseline that could be trained would tell it.
     """
 
     run: Path
@@ -59,3 +64,7 @@ class RunFacts:
     config: str
     environment: dict[str, Any]
     misleading: tuple[int, ...] = ()
+    misleading_count: int = 0
+    domains: tuple[str, ...] = ()
+    worth_unknown: str = ""
+    no_baseline: bool = False

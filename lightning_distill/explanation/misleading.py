@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from lightning_distill.explanation.answers import TEACHER, Answers
 
 
-def misleading_samples(answers: Answers, most: int = 1000) -> tuple[int, ...]:
-    """Ids of samples that confident learning puts into another class than their label's.
+class Misleading(NamedTuple):
+    """Samples on which the teacher misleads.
+
+    Attributes:
+        ids: Of the clearest, the clearest first.
+        total: How many there are.
+    """
+
+    ids: tuple[int, ...] = ()
+    total: int = 0
+
+
+def misleading_samples(answers: Answers, most: int = 1000) -> Misleading:
+    """Samples that confident learning puts into another class than their label's.
 
     t_j is the mean of p(j | x) over the samples with label j. Sample x is counted as j, the most likely of
     the classes with p(j | x) >= t_j; it misleads where there is such a j and it is not the label. Either
@@ -20,13 +34,13 @@ def misleading_samples(answers: Answers, most: int = 1000) -> tuple[int, ...]:
         most: Samples; those with the largest p(j | x) - p(label | x) are named.
 
     Returns:
-        The one with the largest difference first; empty where the teacher was not asked.
+        Their ids, and how many there are; none where the teacher was not asked.
 
     Source: Northcutt et al., Confident Learning (1911.00068), section 3.1, equation 1 and 2; ties go to the
         lower class.
     """
     if TEACHER not in answers.probabilities or not len(answers.target):
-        return ()
+        return Misleading()
     p, target = answers.probabilities[TEACHER].double(), answers.target
     labelled = torch.nn.functional.one_hot(target, p.shape[1]).bool()
     counts = labelled.sum(dim=0)
@@ -37,4 +51,5 @@ def misleading_samples(answers: Answers, most: int = 1000) -> tuple[int, ...]:
     margin = best - p.gather(1, target[:, None])[:, 0]
     found = ((best >= 0) & (said != target)).nonzero()[:, 0]
     order = found[margin[found].argsort(descending=True, stable=True)]
-    return tuple(dict.fromkeys(answers.sample_id[order].tolist()))[:most]
+    ids = tuple(dict.fromkeys(answers.sample_id[order].tolist()))
+    return Misleading(ids[:most], len(ids))

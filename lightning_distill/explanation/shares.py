@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
 
@@ -29,7 +30,8 @@ def shares(
         None for a model of one modality, or of too many.
 
     Raises:
-        TeacherError: If the teacher is no model that answers from some of its modalities.
+        TeacherError: If the teacher is no model that answers from some of its modalities, or has not the
+            classes of the data in their order.
         ConfigError: If model, data and task do not fit.
     """
     if isinstance(model, Teacher):
@@ -42,11 +44,27 @@ def shares(
                 fix="compare the metrics instead",
             )
         model, data = inner.model, _as_the_teacher_reads(data)
+        _check_classes(model.classes, data.classes)
     if not 2 <= len(model.modalities) <= MOST_MODALITIES:
         return None
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(devices=1, enable_model_summary=False, **quiet)  # type: ignore[arg-type]
     return contributions(model, data, task, split, trainer)
+
+
+def _check_classes(theirs: Sequence[str] | None, ours: Sequence[str]) -> None:
+    """The labels are counted in the data's order of classes."""
+    if theirs is None or tuple(theirs) == tuple(ours):
+        return
+    alike = set(theirs) == set(ours)
+    raise TeacherError(
+        where="the teacher",
+        found="a model that has its classes in another order than the data"
+        if alike
+        else f"a model of {len(theirs)} classes that are not those of the data",
+        expected="the classes of the data in their order; that of its answers alone can be changed",
+        fix="compare the metrics instead" + (", or train a teacher on data in this order" if alike else ""),
+    )
 
 
 def unwrapped(teacher: Teacher) -> Teacher:

@@ -24,7 +24,8 @@ def metrics_table(facts: RunFacts) -> Table:
         facts: Of the run.
     """
     names = list(dict.fromkeys(name for values in facts.metrics.values() for name in values))
-    title = printable(f"{facts.run}, split {facts.split}")
+    domains = f", domain {', '.join(facts.domains)}" if facts.domains else ""
+    title = printable(f"{facts.run}, split {facts.split}{domains}")
     table = Table(title=Text(f"{title}\n", style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     table.show_edge, table.pad_edge = False, False
     table.add_column("model")

@@ -11,6 +11,7 @@ from lightning_distill import __version__
 from lightning_distill.errors import printable
 from lightning_distill.shipping.card_facts import Facts
 from lightning_distill.shipping.card_use import limitations, use
+from lightning_distill.shipping.verification import ALLOWED
 from lightning_distill.structures import Outputs
 
 _PIPELINES: Final = {
@@ -63,14 +64,14 @@ def front_matter(facts: Facts) -> dict[str, Any]:
     pipeline = _PIPELINES.get(tuple(modalities)) if facts.outputs is Outputs.CLASSES else None
     tags = [
         "lightning-distill",
-        *(["knowledge-distillation"] if facts.ancestry.teachers else []),
+        *(["knowledge-distillation"] if facts.ancestry.teachers or facts.ancestry.peers else []),
         *(["multimodal"] if len(modalities) > 1 else []),
         *modalities,
         *(["onnx"] if kinds else []),
     ]
     front: dict[str, Any] = {"library_name": "lightning_distill"}
     front |= {"pipeline_tag": pipeline} if pipeline else {}
-    front |= {"tags": list(dict.fromkeys(map(str, tags)))}
+    front |= {**facts.licence, "tags": list(dict.fromkeys(map(str, tags)))}
     front |= {"base_model": list(facts.ancestry.hub)} if facts.ancestry.hub else {}
     whole = next((result for result in facts.results if result.samples), None)
     if whole is None or not whole.metrics:
@@ -108,14 +109,25 @@ def _what(facts: Facts) -> str:
     count = facts.description["outputs"][0]["shape"][1]
     kind = "classes" if facts.outputs is not Outputs.NUMBERS else "numbers"
     taught = "distilled from a teacher" if facts.ancestry.teachers else "trained without a teacher"
+    if facts.ancestry.peers:
+        taught = f"trained together with {_peers(facts)}"
+    licence = "No licence is set: add `license:` to the lines above before you publish it.\n"
     return (
         f"A model {taught} with lightning_distill {__version__}. It reads {encoders}, has "
-        f"{size:,} parameters and gives {count} {kind}{f': {named}' if named else ''}.\n\n"
-        "No licence is set: add `license:` to the lines above before you publish it.\n"
+        f"{size:,} parameters and gives {count} {kind}{f': {named}' if named else ''}.\n"
+        + ("" if facts.licence else f"\n{licence}")
     )
 
 
+def _peers(facts: Facts) -> str:
+    count = len(facts.ancestry.peers)
+    return f"{count} peer{'s' if count > 1 else ''}"
+
+
 def _lineage(facts: Facts) -> str:
+    if facts.ancestry.peers:
+        named = ", ".join(map(said, facts.ancestry.peers))
+        return f"It and {_peers(facts)} ({named}) have taught each other while all of them were trained.\n"
     if not facts.ancestry.teachers:
         return "No teacher: it has learned from labels alone.\n"
     lines = [f"{'  ' * level}- {said(text)}\n" for level, text in facts.ancestry.teachers]
@@ -138,6 +150,8 @@ def _metrics(facts: Facts) -> str:
         for result in facts.results
     ]
     text = _table(["modalities", "samples", *names], rows)
+    if "domains" in facts.data:
+        text += f"\nOver all domains together: {said(facts.data['domains'])}.\n"
     if len(facts.results) < 2:
         return text
     return (
@@ -183,5 +197,6 @@ def _verification(facts: Facts) -> str:
         _table(["format", "file", "samples", "largest difference of a logit", "same largest logit"], rows)
         + "\nEach file was read again and compared with the trained student, on the CPU, on real samples "
         f"of the {facts.split} split, in batches of {', '.join(map(str, first.batch_sizes))}{tokens}, "
-        "and with each modality left out where others remain. Details: verification.json.\n"
+        "and with each modality left out where others remain. "
+        f"Allowed is {ALLOWED}. Details: verification.json.\n"
     )

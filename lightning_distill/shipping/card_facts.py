@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_distill.data import MultimodalDataModule
+from lightning_distill.data import CrossDomainDataModule, MultimodalDataModule
 from lightning_distill.data.source import SPLITS, DataSource
 from lightning_distill.evaluation import SubsetResult
 from lightning_distill.model import MultimodalModel
@@ -22,10 +22,12 @@ class Ancestry:
     Attributes:
         teachers: Steps away, and what there is, the nearest first; empty without a teacher.
         hub: Models of the hub that weights come from.
+        peers: Names of the students it has learned with, each a teacher of the others.
     """
 
     teachers: tuple[tuple[int, str], ...]
     hub: tuple[str, ...]
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Facts:
         split: What `results` and `verifications` were measured on.
         results: Metrics for each subset of its modalities, all of them first.
         verifications: One a format.
+        licence: Metadata of the card that are the author's to say, from the card of before.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Facts:
     split: str
     results: Sequence[SubsetResult]
     verifications: Sequence[Verification]
+    licence: Mapping[str, Any] = field(default_factory=dict)
 
 
 def teacher_facts(config: Mapping[str, Any]) -> Ancestry:
@@ -62,9 +66,11 @@ def teacher_facts(config: Mapping[str, Any]) -> Ancestry:
         config: Without secrets.
     """
     given = config["model"].get("init_args") or {}
-    parts = [given.get("student"), given.get("teacher")]
+    peers: Mapping[str, Any] = given.get("students") or {}
+    first, *others = peers or [""]  # the first peer is the one that is exported
+    parts = [given.get("student"), peers.get(first), given.get("teacher")]
     hub = dict.fromkeys(name for part in parts for name in hub_names(part))
-    return Ancestry(tuple(lineage(given.get("teacher"))), tuple(hub))
+    return Ancestry(tuple(lineage(given.get("teacher"))), tuple(hub), tuple(others))
 
 
 def data_facts(config: Mapping[str, Any], data: MultimodalDataModule) -> dict[str, str]:
@@ -75,9 +81,7 @@ def data_facts(config: Mapping[str, Any], data: MultimodalDataModule) -> dict[st
         data: Of the run.
     """
     source = data.source
-    given = config["data"].get("init_args") or {}
-    parts = [part for name, part in given.items() if name not in ("processors", "teacher_processors")]
-    found = {"source": "; ".join(_settings(parts)) or type(source).__name__}
+    found = {"source": "; ".join(_sources(config["data"], data)) or type(source).__name__}
     if isinstance(source, DataSource):
         table = source.samples
         for split in SPLITS:
@@ -87,6 +91,20 @@ def data_facts(config: Mapping[str, Any], data: MultimodalDataModule) -> dict[st
     if len(source.domains) > 1:
         found["domains"] = ", ".join(source.domains)
     return found
+
+
+def _sources(config: Mapping[str, Any], data: MultimodalDataModule) -> Iterator[str]:
+    """What the data are read from; of several domains, that of each, in their order."""
+    given = config.get("init_args") or {}
+    sides = [side for side in (given.get("source"), given.get("target")) if isinstance(side, dict)]
+    if not isinstance(data, CrossDomainDataModule) or len(sides) < 2:
+        parts = [part for name, part in given.items() if name not in ("processors", "teacher_processors")]
+        yield from _settings(parts)
+        return
+    several = [(side.get("init_args") or {}).get("modules") or {"": side} for side in sides]
+    specs = [spec for modules in several for spec in modules.values()]
+    for spec, module in zip(specs, data.parts.values(), strict=False):
+        yield from _sources(spec, module)
 
 
 def _settings(value: Any) -> Iterator[str]:

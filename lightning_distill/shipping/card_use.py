@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
+from lightning_distill.shipping.examples import example
 from lightning_distill.shipping.onnx_file import ONNX
 from lightning_distill.shipping.program_file import PROGRAM
 from lightning_distill.structures import Outputs
-
-RAW: Final = {"image": '"photo.png"', "text": '"a text"', "audio": '"sound.wav"'}
-"""What stands for a raw sample of a modality in examples."""
 
 
 def three_lines(modalities: Collection[str], packages: Sequence[str] = (), folder: str = ".") -> list[str]:
@@ -27,12 +25,11 @@ def three_lines(modalities: Collection[str], packages: Sequence[str] = (), folde
     student = Student.from_pretrained(".")
     print(student.predict({"image": "photo.png", "text": "a text"}))
     """
-    given = ", ".join(f"{json.dumps(m)}: {RAW.get(m, '...')}" for m in modalities)
     trusted = f", packages={json.dumps(list(packages))}" if packages else ""
     return [
         "from lightning_distill import Student",
         f"student = Student.from_pretrained({json.dumps(folder)}{trusted})",
-        f"print(student.predict({{{given}}}))",
+        f"print(student.predict({example(modalities)}))",
     ]
 
 

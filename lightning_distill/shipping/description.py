@@ -13,6 +13,7 @@ from lightning_distill.data.own_view import OwnView
 from lightning_distill.model import MultimodalModel
 from lightning_distill.security.secrets import redacted_values
 from lightning_distill.shipping.flat import MASK, FlatModel
+from lightning_distill.shipping.machine_paths import without_folders
 from lightning_distill.shipping.recipe import image_numbers, recipe
 from lightning_distill.structures import Batch, Outputs
 
@@ -47,22 +48,23 @@ def description(
         "inputs": [_input(name, x, free, model, told.get(name)) for name, x, free in rows],
         "outputs": [{"name": "logits", "shape": ["batch", model.num_classes], "meaning": outputs.value}],
         "classes": None if model.classes is None else list(model.classes),
-        "preprocessing": {m: preparation(processors[m]) for m in model.modalities if m in processors},
+        "preprocessing": {m: preparation(processors[m], m) for m in model.modalities if m in processors},
     }
 
 
-def preparation(processor: Processor) -> dict[str, Any]:
+def preparation(processor: Processor, modality: str = "text") -> dict[str, Any]:
     """What prepares one modality: its class, its settings, and the steps for who does it by hand.
 
     Args:
         processor: As in evaluation.
+        modality: Its name.
     """
     while isinstance(processor, OwnView):
         processor = processor.processor
     found: dict[str, Any] = {
         "class": f"{type(processor).__module__}.{type(processor).__qualname__}",
-        "settings": redacted_values(dict(processor.settings)),
-        "steps": recipe(processor),
+        "settings": redacted_values(without_folders(dict(processor.settings))),
+        "steps": recipe(processor, modality),
     }
     return found | ({"numbers": image_numbers(processor)} if type(processor) is ImageProcessor else {})
 

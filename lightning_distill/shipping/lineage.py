@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -13,6 +12,7 @@ import safetensors
 
 from lightning_distill.errors import CheckpointError
 from lightning_distill.security.safe_yaml import load_yaml
+from lightning_distill.shipping.machine_paths import of_this_machine
 from lightning_distill.student_config import WEIGHTS, read_config
 
 _NAMED: Final = ("model", "model_name", "folder", "weights", "checkpoint", "path")
@@ -56,7 +56,7 @@ def shown(path: str) -> str:
     >>> shown("/home/me/runs/teacher/student"), shown("bert-base-uncased")
     ('teacher/student', 'bert-base-uncased')
     """
-    return "/".join(Path(path).parts[-2:]) if os.path.isabs(os.path.expanduser(path)) else path
+    return "/".join(Path(path).parts[-2:]) if of_this_machine(path) else path
 
 
 def _saved(folder: Path, level: int) -> Iterator[tuple[int, str]]:

@@ -51,7 +51,7 @@ def told(logits: Tensor, embedding: Tensor | None, classes: Sequence[str], outpu
         likely = logits.float().sigmoid()
         label, labels = None, tuple(name for name, p in zip(classes, likely, strict=True) if p > 0.5)
     else:
-        likely = logits.softmax(dim=0)
+        likely = logits.float().softmax(dim=0)
         label = classes[int(logits.argmax())]
         labels = (label,)
     probabilities = dict(zip(classes, likely.tolist(), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,9 +50,18 @@ def _spec(processor: Processor, folder: Path) -> dict[str, Any] | None:
     given = processor.portable_init_args(folder)
     unknown = inspect.Parameter.empty
     values = {p.name: given.get(p.name, getattr(processor, p.name, unknown)) for p in parameters}
-    if not all(map(_is_plain, values.values())):
+    if not all(map(_is_plain, values.values())) or not _comes_back(cls, values, set(given)):
         return None
     return {"class_path": _import_path(cls), "init_args": values}
+
+
+def _comes_back(cls: type, values: Mapping[str, Any], given: Collection[str]) -> bool:
+    """Whether arguments make a processor that holds them: an attribute may be made of an argument."""
+    try:
+        made = cls(**values)
+    except Exception:  # whatever a constructor of the user's raises at what is no argument of it
+        return False
+    return all(getattr(made, name, None) == value for name, value in values.items() if name not in given)
 
 
 def _import_path(cls: type) -> str:

@@ -7,13 +7,15 @@ from typing import Any
 
 from lightning_distill.data import AudioProcessor, ByteTextProcessor, ImageProcessor, Processor, TextProcessor
 from lightning_distill.data.own_view import OwnView
+from lightning_distill.shipping.preprocessing import FOLDER
 
 
-def recipe(processor: Processor) -> list[str]:
+def recipe(processor: Processor, modality: str = "text") -> list[str]:
     """The steps in their order; none for a processor of another package.
 
     Args:
         processor: As in evaluation.
+        modality: Its name.
 
     >>> recipe(ByteTextProcessor(9))[-1]
     'attention_mask is 1 at tokens and 0 at padding, both int64 "batch tokens".'
@@ -26,7 +28,7 @@ def recipe(processor: Processor) -> list[str]:
         return _audio(processor)
     if type(processor) is ByteTextProcessor:
         return _bytes(processor)
-    return _tokens(processor) if type(processor) is TextProcessor else []
+    return _tokens(processor, modality) if type(processor) is TextProcessor else []
 
 
 def image_numbers(processor: ImageProcessor) -> dict[str, Any]:
@@ -90,8 +92,8 @@ def _bytes(processor: ByteTextProcessor) -> list[str]:
     ]
 
 
-def _tokens(processor: TextProcessor) -> list[str]:
-    where = "the tokenizer in tokenizer/ (transformers.AutoTokenizer.from_pretrained)"
+def _tokens(processor: TextProcessor, modality: str) -> list[str]:
+    where = f"the tokenizer in {FOLDER}/{modality}/ (transformers.AutoTokenizer.from_pretrained)"
     return [
         "A text of blanks alone is the empty text; half of a surrogate pair becomes U+FFFD.",
         f"Call {where} with padding=True, truncation=True, max_length={processor.max_length}.",

@@ -19,6 +19,7 @@ from lightning_distill.export import TRUSTED, load_student
 from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import View
 from lightning_distill.security.allowed import narrowed
+from lightning_distill.shipping.examples import example
 from lightning_distill.shipping.prediction import Prediction, told
 from lightning_distill.shipping.preprocessing import processors_of
 from lightning_distill.structures import UNLABELLED, Batch, Inputs, Outputs
@@ -92,7 +93,7 @@ class Student:
         model = load_student(folder, packages)
         content, path = read_config(folder), standing(folder) / CONFIG
         outputs = content.get("outputs") or Outputs.CLASSES.name
-        if outputs not in Outputs.__members__:
+        if not isinstance(outputs, str) or outputs not in Outputs.__members__:
             raise CheckpointError(
                 where=f"{path}, outputs",
                 found=repr(outputs),
@@ -139,10 +140,12 @@ class Student:
 
         Raises:
             ConfigError: If a modality is none of the student's, or what decodes it is not installed.
-            SampleError: If a sample has no modality, or cannot be read.
+            SampleError: If a sample is no mapping, has no modality, or cannot be read.
         """
         if isinstance(samples, Mapping):
             return self._answers([samples], 0)[0]
+        if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
+            raise self._no_mapping("samples", samples)
         many = list(samples)
         if batch_size < 1:
             raise ConfigError(where="batch_size", found=batch_size, expected="1 or more", fix="try 64")
@@ -177,6 +180,8 @@ class Student:
 
     def _prepared(self, sample: Sample, number: int) -> dict[Any, Any]:
         where = f"sample {number}"
+        if not isinstance(sample, Mapping):
+            raise self._no_mapping(where, sample)
         for modality in sample:
             if modality not in self.processors:
                 raise ConfigError(
@@ -191,10 +196,18 @@ class Student:
                 where=where,
                 found="no modality",
                 expected=f"one or more of {', '.join(self.modalities)}",
-                fix=f"for example {{{self.modalities[0]!r}: ...}}",
+                fix=f"for example {example(self.modalities)}",
             )
         return self._reading.prepare(
             there, lambda m: self._raw(m, sample[m], f"{where}, {m}"), lambda: where, View(0, 0, 0)
+        )
+
+    def _no_mapping(self, where: str, found: object) -> SampleError:
+        return SampleError(
+            where=where,
+            found=f"a {type(found).__name__}",
+            expected="a mapping from modalities to raw samples, or several of them",
+            fix=f"for example predict({example(self.modalities)})",
         )
 
     def _raw(self, modality: str, value: Any, where: str) -> Any:

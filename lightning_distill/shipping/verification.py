@@ -16,7 +16,13 @@ from lightning_distill.shipping.flat import MASK
 from lightning_distill.structures import Batch
 
 LIMIT: Final = 1e-5
-"""Largest difference of a logit that rounding may make, absolute."""
+"""Largest difference of a logit that rounding may make: 1e-5 of the largest logit, or of 1.
+
+The largest is that of the same output over all answers, by its absolute value: what rounding changes grows
+with it. So a price of 400,000 may differ by 4, and a share beside it by no more than 1e-5.
+"""
+ALLOWED: Final = "a difference of 1e-5 of the largest logit of the same output, or of 1 where all are smaller"
+"""The limit in words, for those who read the files."""
 _SIZES: Final = (1, 7, 32)
 
 Answer = Callable[[Batch], Tensor]
@@ -33,9 +39,12 @@ class Verification:
         samples: How many different ones of the data.
         comparisons: How many answers; more than `samples`, since modalities are also left out.
         largest_difference: Of any logit, absolute.
+        relative_difference: The same, as a share of the largest value of that output, or of 1 where all are
+            smaller; this is what `limit` limits.
+        largest_value: Of the student's logits, absolute.
         same_top: Share of the answers whose largest logit is the same one.
         bit_equal: Whether no bit of any logit differs.
-        limit: Largest difference that is allowed; 0 asks for equal bits.
+        limit: Largest `relative_difference` that is allowed; 0 asks for equal bits.
         batch_sizes: Those that were tried.
         tokens: Numbers of tokens that were tried, where there are such.
     """
@@ -45,6 +54,8 @@ class Verification:
     samples: int
     comparisons: int
     largest_difference: float
+    relative_difference: float
+    largest_value: float
     same_top: float
     bit_equal: bool
     limit: float
@@ -113,12 +124,44 @@ def verified(
         student: What answers rightly.
         written: What was read again.
         batches: Of real samples, as `pieces` gives them; some.
-        limit: Largest difference of a logit; 0 asks for equal bits.
+        limit: Largest difference, as a share of the largest value of that output, or of 1; 0 asks for equal
+            bits.
 
     Raises:
         CheckpointError: If it differs by more, or cannot answer.
     """
-    largest, same, count, bits = 0.0, 0, 0, True
+    answers = list(_answers(name, file, student, written, batches, limit))
+    right, found = (torch.cat(logits) for logits in zip(*answers, strict=True))
+    differences, sizes = (found.double() - right.double()).abs(), right.double().abs().amax(dim=0)
+    shares = differences / sizes.clamp(min=1)
+    if not float(shares.max()) <= limit:  # NaN is no answer either
+        at = int(shares.max(dim=0).values.argmax())
+        size = f"where the largest is {float(sizes[at]):.3g}"
+        told = f"a logit that differs by {float(differences[:, at].max()):.3g}, {size}"
+        raise _differs(name, file, told, limit)
+    bits = all(x.dtype == y.dtype and x.numpy().tobytes() == y.numpy().tobytes() for x, y in answers)
+    if not limit and not bits:
+        raise _differs(name, file, "other bits", limit)
+    return Verification(
+        name,
+        file,
+        sum(len(batch["sample_id"]) for batch in batches),
+        len(right),
+        float(differences.max()),
+        float(shares.max()),
+        float(sizes.max()),
+        float((found.argmax(dim=1) == right.argmax(dim=1)).double().mean()),
+        bits,
+        limit,
+        tuple(sorted({len(batch["sample_id"]) for batch in batches})),
+        tuple(sorted({x[MASK].shape[1] for batch in batches for x in _tokens(batch)})),
+    )
+
+
+def _answers(
+    name: str, file: str, student: Answer, written: Answer, batches: Sequence[Batch], limit: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The student's logits and those of the file, of each batch with and without each modality."""
     with torch.no_grad():
         for batch in (each for whole in batches for each in with_absences(whole)):
             right = student(batch)
@@ -128,32 +171,7 @@ def verified(
                 raise _differs(name, file, f"{type(error).__name__}: {error}", limit) from error
             if found.shape != right.shape:
                 raise _differs(name, file, f"logits of shape {tuple(found.shape)}", limit)
-            difference = float((found.double() - right.double()).abs().max())
-            if not difference <= limit:  # NaN is no answer either
-                raise _differs(name, file, f"a logit that differs by {difference:.3g}{_size(right)}", limit)
-            largest = max(largest, difference)
-            bits = bits and found.dtype == right.dtype and found.numpy().tobytes() == right.numpy().tobytes()
-            same += int((found.argmax(dim=1) == right.argmax(dim=1)).sum())
-            count += len(right)
-    if not limit and not bits:
-        raise _differs(name, file, "other bits", limit)
-    return Verification(
-        name,
-        file,
-        sum(len(batch["sample_id"]) for batch in batches),
-        count,
-        largest,
-        same / count,
-        bits,
-        limit,
-        tuple(sorted({len(batch["sample_id"]) for batch in batches})),
-        tuple(sorted({x[MASK].shape[1] for batch in batches for x in _tokens(batch)})),
-    )
-
-
-def _size(logits: Tensor) -> str:
-    """How large logits are: of large ones, rounding alone may change more than is allowed."""
-    return f", where the largest is {float(logits.abs().max()):.3g}"
+            yield right, found
 
 
 def _tokens(batch: Batch) -> list[dict[str, Any]]:
@@ -168,6 +186,8 @@ def _differs(name: str, file: str, found: str, limit: float) -> CheckpointError:
     return CheckpointError(
         where=f"{file}, read again",
         found=found,
-        expected=f"the student's logits, to {limit:g}" if limit else "the student's logits, bit for bit",
+        expected=f"the student's logits, to {limit:g} of the largest logit of that output, or of 1"
+        if limit
+        else "the student's logits, bit for bit",
         fix=f"nothing was kept; please report this student's config{option.get(name, '')}",
     )

@@ -7,6 +7,8 @@ import csv
 import json
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ import yaml
 
 from lightning_distill.cli.parsing import parsed
 from lightning_distill.commands import studies
+from lightning_distill.commands.search.distributions import distribution
 from lightning_distill.commands.search.space import read_space
-from lightning_distill.commands.search.study import open_study
+from lightning_distill.commands.search.study import FOLDER, open_study, suggested
+from lightning_distill.commands.search.table import as_words
 from lightning_distill.commands.search.trial_watch import TrialWatch
+from tests.cli import wandb_file
 from tests.cli.conftest import Project
 
 SPACE: dict[str, Any] = {
@@ -140,6 +145,8 @@ def test_a_search_that_was_interrupted_goes_on(project: Project, monkeypatch: py
         (("--run", "a"), "no folder but --out"),
         (("--trials", "0"), "1 or more"),
         (("--trainer.devices=2",), "each process would choose settings of its own"),
+        (("--trainer.fast_dev_run=1",), "trainer.fast_dev_run: found 1"),
+        (("--trainer.limit_val_batches=0",), "trainer.limit_val_batches: found 0"),
         (("--data.batch_sise=3",), "did you mean 'batch_size'"),
     ],
 )
@@ -147,6 +154,70 @@ def test_what_is_refused(project: Project, words: tuple[str, ...], told: str) ->
     write()
     assert told in project.fails(*SEARCH, *words)
     assert not Path("s").exists()
+
+
+def test_a_trial_that_was_cut_off_before_its_first_step(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a killed process leaves it, with only the lock in its folder; and W&B gets no weights of it."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    space = read_space(write())
+    trial = open_study(space, Path("s/study.db"), 0).ask()
+    values = suggested(space, trial)
+    trial.set_user_attr(FOLDER, "trial-0")
+    Path("s/trial-0").mkdir()
+    Path("s/trial-0/.lock").touch()
+    assert project.run(*SEARCH, "--trials", "1") == 0, project.err
+    (made,) = trials()
+    assert (made["folder"], made["values"]) == ("trial-0", values)
+    assert Path("s/trial-0/student/model.safetensors").is_file()
+    (session,) = Path("s/trial-0/wandb").glob("offline-run-*")
+    assert {a.type for a in wandb_file.records(session, "artifact")} == {"run_table"}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_runs_that_the_study_has_not_made_are_left_alone(project: Project, begun: bool) -> None:
+    """As after `study.db` was removed: their metrics are of other settings."""
+    space = read_space(write())
+    if begun:
+        open_study(space, Path("s/study.db"), 0)
+    assert project.fit("--run", "s/trial-0", "--trainer.max_epochs=1") == 0, project.err
+    before = {path: path.read_bytes() for path in Path("s").rglob("*") if path.is_file()}
+    paragraph = project.fails(*SEARCH, "--trials", "1", "--trainer.max_epochs=2")
+    assert "trial-0, which s/study.db knows nothing of" in paragraph
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
+    assert Path("s/study.db").exists() == begun
+
+
+def test_one_process_at_a_time(project: Project) -> None:
+    """A lock of POSIX keeps out other processes only, so another one holds it."""
+    space = read_space(write())
+    study = open_study(space, Path("s/study.db"), 0)
+    running = study.ask()
+    suggested(space, running)
+    code = (
+        "import sys, pathlib; from lightning_distill.cli.run_lock import RunLock; "
+        "lock = RunLock(pathlib.Path('s')); lock.take(); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        paragraph = project.fails(*SEARCH, "--trials", "1")
+        other.communicate()
+    assert f"search --out, s: found a study that process {other.pid}" in paragraph
+    running.report(1.0, 1)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING"]
+
+
+def test_whole_numbers_that_are_rounded_are_taken_by_fit(project: Project) -> None:
+    values = distribution("p", {"distribution": "q_uniform", "min": 8, "max": 32, "q": 8}, "f")
+    trial = optuna.create_study().ask()
+    words = as_words({"data.batch_size": values.suggested(trial, "p")})
+    assert parsed(["fit", "--config", "small.yaml", *words])["data"]["init_args"]["batch_size"] % 8 == 0
 
 
 def test_a_metric_that_nobody_logs(project: Project) -> None:

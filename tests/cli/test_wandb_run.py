@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import hashlib
 import json
 import os
 from itertools import pairwise
@@ -14,22 +16,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import wandb
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 
 from lightning_distill import load_student
 from lightning_distill.__main__ import main
-from lightning_distill.callbacks import SampleTable, WandbArtifacts
-from lightning_distill.callbacks.wandb_cells import media_cell
 from lightning_distill.data import ByteTextProcessor
-from lightning_distill.data.source import Waveform
-from lightning_distill.errors import ConfigError
-from lightning_distill.module import DistillationModule
-from tests.builders import VectorSource, make_data, make_model, make_trainer
 from tests.cli import wandb_file
-from tests.cli.conftest import module, small_config
+from tests.cli.conftest import Project, module, small_config
 from tests.commands.test_evaluate import ROWS, cells, with_images, write_table
 
 FIRST, SECOND = 0, 1
@@ -70,9 +63,11 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
         assert main(["fit", "--config", "teacher.yaml", "--run", "t", "--trainer.max_epochs=1"]) == 0
         patch.setenv("WANDB_MODE", "offline")
         words = ["--config", "student.yaml", "--run", "a", "--cache", "auto"]
+        # Accuracy is 1 from the first epoch on; by the loss, the third of four is the best.
+        words += ["--checkpoint.monitor=val/loss", "--checkpoint.mode=min"]
         assert main(["fit", *words, "--trainer.max_epochs=1"]) == 0
         with (folder / "said").open("w") as said, contextlib.redirect_stdout(said):
-            assert main(["fit", *words, "--trainer.max_epochs=2", "--resume", "auto"]) == 0
+            assert main(["fit", *words, "--trainer.max_epochs=4", "--resume", "auto"]) == 0
         for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
             os.environ.pop(name, None)
     found = sorted((folder / "a" / "wandb").glob("offline-run-*"))
@@ -104,9 +99,9 @@ def test_metrics_have_the_step_of_the_optimizer_as_their_axis(sessions: Sessions
 
 def test_the_best_value_is_in_the_summary(sessions: Sessions) -> None:
     with (sessions.run / "metrics.csv").open(newline="") as file:
-        values = [float(row["val/accuracy"]) for row in csv.DictReader(file) if row["val/accuracy"]]
-    assert len(values) == 2
-    assert wandb_file.summary(sessions.folders[SECOND])["best/val/accuracy"] == pytest.approx(max(values))
+        values = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(values) == 4
+    assert wandb_file.summary(sessions.folders[SECOND])["best/val/loss"] == pytest.approx(min(values))
 
 
 def _table(folder: Path) -> tuple[dict[str, list[Any]], dict[str, Path]]:
@@ -152,12 +147,16 @@ def test_student_and_answers_of_the_teacher_are_artifacts(sessions: Sessions) ->
     assert set(logged) == {"model", "dataset", "run_table"}
     student, answers = logged["model"], logged["dataset"]
     assert set(student.aliases) == {"best", "latest"}
-    files = {entry.path: Path(entry.local_path) for entry in student.manifest.contents}
-    assert files == {path.name: path for path in (sessions.run / "student").iterdir()}
     told = json.loads(student.metadata)
     assert told["modalities"] == ["text"]
     assert told["classes"] == ["x", "y"]
-    assert set(told["best"]) == {"val/accuracy"}
+    assert set(told["best"]) == {"val/loss"}
+    with (sessions.run / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/loss"]]
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    names = {name for name in best if name.startswith("val/") and best[name]}
+    assert told["metrics"] == {name: pytest.approx(float(best[name]), rel=1e-6) for name in names}
+    assert best is not rows[-1], "else the last epoch's metrics would do"
     places = [entry.ref for entry in answers.manifest.contents]
     cache = sessions.run.parent / "cache"
     assert places
@@ -165,6 +164,21 @@ def test_student_and_answers_of_the_teacher_are_artifacts(sessions: Sessions) ->
         ref.startswith(cache.as_uri()) and Path(ref.removeprefix("file://")).is_file() for ref in places
     )
     assert not any(entry.local_path for entry in answers.manifest.contents), "referred to, not sent"
+
+
+def test_the_artifact_of_each_session_stays_what_it_was(sessions: Sessions) -> None:
+    """An offline session is uploaded later, when the next one may have replaced the student."""
+    students = []
+    for folder in sessions.folders:
+        (student,) = (a for a in wandb_file.records(folder, "artifact") if a.type == "model")
+        files = {entry.path: entry for entry in student.manifest.contents}
+        assert set(files) == {path.name for path in (sessions.run / "student").iterdir()}
+        for entry in files.values():
+            path = Path(entry.local_path)
+            assert entry.digest == base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
+            assert path.is_relative_to(sessions.run), "nothing in the user's home"
+        students.append(files["model.safetensors"].digest)
+    assert len(set(students)) == len(sessions.folders), "else the student was not replaced"
 
 
 def test_a_resumed_run_goes_on_in_one_history(sessions: Sessions) -> None:
@@ -182,59 +196,15 @@ def test_the_line_that_uploads_names_all_sessions_oldest_first(sessions: Session
     assert line.partition("wandb sync ")[2].split() == [str(folder) for folder in sessions.folders]
 
 
-def test_a_sound_can_be_played(tmp_path: Path) -> None:
-    pytest.importorskip("soundfile")
-    wave = np.sin(np.arange(8000 * 12) / 5).astype(np.float32)
-    cell = media_cell(Waveform(wave, 8000))
-    assert isinstance(cell, wandb.Audio)
-    import soundfile
-
-    played, rate = soundfile.read(cell._path)
-    assert (rate, len(played)) == (8000, 80000), "the first ten seconds"
-    assert np.abs(played - wave[:80000]).max() < 1e-3
-    assert media_cell(None) is media_cell(np.zeros((2, 3))) is None
-
-
-def test_a_negative_number_of_samples_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"SampleTable\.samples: found -1"):
-        SampleTable(-1)
-
-
-class _Unreadable(VectorSource):
-    """Samples that can be read until training ends."""
-
-    ended = False
-
-    def load(self, modality: str, row: int) -> Any:
-        if self.ended:
-            raise OSError("the disk is gone")
-        return super().load(modality, row)
-
-
-class _End(Callback):
-    """Takes the samples away."""
-
-    def __init__(self, source: _Unreadable) -> None:
-        self.source = source
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.source.ended = True
-
-
-def test_a_table_that_cannot_be_made_ends_no_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("student", "sent"), [(False, 0), ("a/student", 1)])
+def test_artifacts_of_the_config_take_the_place_of_the_standing_ones(
+    project: Project, monkeypatch: pytest.MonkeyPatch, student: str | bool, sent: int
 ) -> None:
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    source = _Unreadable()
-    logger = WandbLogger(save_dir=tmp_path, offline=True)
-    callbacks = [_End(source), SampleTable(4), WandbArtifacts(tmp_path / "nothing")]
-    trainer = make_trainer(tmp_path, logger=logger, callbacks=callbacks)
+    """Also in order: after the callback that saves the student."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    try:
-        with pytest.warns(UserWarning, match="table of samples could not be sent .*the disk is gone"):
-            trainer.fit(DistillationModule(make_model()), make_data(source, in_memory=True))
-    finally:
-        wandb.finish()
-    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
-    assert wandb_file.history(folder)
-    assert not list(wandb_file.records(folder, "artifact"))
+    own = {"class_path": "WandbArtifacts", "init_args": {"student": student}}
+    table = {"class_path": "SampleTable", "init_args": {"samples": 0}}
+    name = project.change("own.yaml", lambda c: c["trainer"].update(callbacks=[own, table], max_epochs=1))
+    assert project.fit("--run", "a", config=name) == 0, project.err
+    (session,) = Path("a/wandb").glob("offline-run-*")
+    assert [a.type for a in wandb_file.records(session, "artifact")] == ["model"] * sent

@@ -137,4 +137,6 @@ def test_the_config_of_a_baseline() -> None:
     assert made["seed_everything"] == 6
     assert made["checkpoint"] == {"monitor": "val/task", "mode": "min", "dirpath": None}
     assert made["early_stopping"] == config["early_stopping"]
+    config["cache"] = "auto"
+    assert baseline_config(config)["cache"] is None
     assert seeded(config, 0)["seed_everything"] == 4

@@ -144,6 +144,23 @@ def test_regression(place: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "term"),
+    [
+        (["|".join(("a", "b", "c")[: 1 + i % 3]) for i in range(60)], "MultilabelKD"),
+        ([f"{i / 7:.3f}" for i in range(60)], "RegressionKD"),
+    ],
+)
+def test_a_student_of_other_tasks_is_distilled_too(place: Project, labels: list[str], term: str) -> None:
+    rows = [[image(f"{i}.png", i % 3), *row] for i, row in enumerate(text_rows(labels))]
+    write_csv("image,text,label", rows)
+    assert place.run("init", "table.csv", "--out", "my.yaml", "--student", "text") == 0, place.err
+    fit(place, "my_teacher.yaml", "runs/my_teacher")
+    fit(place, "my_student.yaml", "out")
+    assert config("my_student.yaml")["model"]["init_args"]["losses"]["kd"] == {"class_path": term}
+    assert "val/kd" in Path("out/metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
     ("labels", "kind"),
     [
         ([str(i % 10) for i in range(80)], "SingleLabel"),
@@ -337,8 +354,6 @@ def test_both_of_a_pair_or_none(place: Project) -> None:
     assert not Path("my_teacher.yaml").exists()
     assert "image, text" in place.fails(*words, "image,text")
     assert "did you mean 'image'?" in place.fails(*words, "imge")
-    write_csv("image,text,label", [[*row[:2], f"{i}.5"] for i, row in enumerate(rows)])
-    assert "no distillation loss for other tasks" in place.fails(*words, "image")
 
 
 def test_wrong_words(place: Project) -> None:

@@ -115,7 +115,7 @@ def test_interval_covers_as_often_as_it_says() -> None:
         assert found is not None
         inside += found.low <= 0 <= found.high
         plainly += short.low <= 0 <= short.high
-    assert 0.90 <= inside / 400 <= 0.98
+    assert 0.90 <= inside / 400 <= 0.99
     assert plainly / 400 < 0.8
     assert mean_over_time(curve("a", range(19))["a"]) is None
     wide, narrow = (mean_of([1.0, 2.0, 4.0], among) for among in (10, 1))
@@ -123,10 +123,36 @@ def test_interval_covers_as_often_as_it_says() -> None:
     assert narrow.high == pytest.approx(7 / 3 + stats.t.ppf(0.975, 2) * np.std([1, 2, 4], ddof=1) / 3**0.5)
 
 
-def test_trend_needs_five_values() -> None:
-    assert trend([1, 2, 3, 4]) == (0.0, 1.0)
-    assert trend([1, 1, 1, 1, 1, 1]) == (0.0, 1.0)
-    assert trend([1, 2, 3, 4, 5]) == (pytest.approx(1), pytest.approx(1 / 60))
+def alike(rng: np.random.Generator, size: int) -> np.ndarray:  # type: ignore[type-arg]
+    """An autoregression around 0 in which neighbours have a correlation of 0.8."""
+    x = np.empty(size)
+    x[0] = rng.normal() / 0.6
+    for t in range(1, size):
+        x[t] = 0.8 * x[t - 1] + rng.normal()
+    return x
+
+
+@pytest.mark.parametrize("size", [20, 40, 100, 199])
+def test_neighbours_that_are_alike_are_no_finding(size: int) -> None:
+    """At 5 %, and three standard errors of 500 draws."""
+    rng, away, trends = np.random.default_rng(size), 0, 0
+    for _ in range(500):
+        x = alike(rng, size)
+        mean = mean_over_time(curve("a", x)["a"])
+        assert mean is not None
+        away += mean.low > 0 or mean.high < 0
+        trends += trend(list(x))[1] <= 0.05
+    most = 0.05 + 3 * (0.05 * 0.95 / 500) ** 0.5
+    assert away / 500 <= most
+    assert trends / 500 <= most
+
+
+def test_trend_needs_ten_values() -> None:
+    assert trend(range(9)) == (0.0, 1.0)
+    assert trend([1] * 12) == (0.0, 1.0)
+    assert trend([1, 2] * 10) == (0.0, 1.0)  # all blocks are alike
+    assert trend(range(10)) == (pytest.approx(1), pytest.approx(1 / 60))
+    assert trend([0, 1, 2, 3, 9, 8, 4, 5, 6, 7])[1] > 0.05
 
 
 # -- nothing stands out -----------------------------------------------------------------------------------
@@ -270,6 +296,28 @@ def test_misleading_samples(config: Path, tmp_path: Path) -> None:
     assert one.change.count("# ") == 1 + one.change.count("# odd")
 
 
+def test_more_misleading_samples_than_are_named(config: Path) -> None:
+    one = only(facts(config.read_text(), misleading=(1, 2), misleading_count=1234), "misleading-samples")
+    assert one.title == "The teacher contradicts 1,234 training samples."
+    assert "names the 2 clearest of 1,234" in one.evidence
+    few = only(facts(config.read_text(), misleading=(1, 2), misleading_count=2), "misleading-samples")
+    assert "clearest" not in few.evidence
+
+
+def test_terms_that_see_the_target_domain_alone() -> None:
+    """What is left out there must be of the target domain."""
+    nested = {"class_path": "Excluding", "init_args": {"loss": SEVERAL["far"], "classes": [0]}}
+    text = yaml.safe_dump({"model": {"init_args": {"losses": {"far": SEVERAL["far"], "too": nested}}}})
+    said = answers(TARGET, student=TARGET, teacher=SWAPPED)
+    assert only(facts(text, answers=said), "misleading-class").change == ""
+    one = only(facts(text, answers=said, domains=("target",)), "misleading-class")
+    assert "classes:" in one.change
+    one = only(facts(text, misleading=(1,), misleading_count=1), "misleading-samples")
+    assert one.title == "The teacher contradicts 1 training sample of the target domain."
+    both = yaml.safe_dump({"model": {"init_args": {"losses": SEVERAL}}})
+    assert "classes:" in only(facts(both, answers=said), "misleading-class").change
+
+
 def reference_misleading(p: np.ndarray, target: np.ndarray) -> set[int]:  # type: ignore[type-arg]
     """1911.00068, equations 1 and 2: rows off the diagonal of the confident joint."""
     k = p.shape[1]
@@ -297,19 +345,20 @@ def test_confident_learning_is_the_papers() -> None:
         {"student": torch.tensor(p), "teacher": torch.tensor(p)},
         ("a", "b", "c"),
     )
-    found = misleading_samples(asked)
+    found, count = misleading_samples(asked)
+    assert count == len(found)
     expected = reference_misleading(p, target)
     assert 5 < len(expected) < 100
     assert {i - 2**40 for i in found} == expected
     margins = [p[i - 2**40].max() - p[i - 2**40, target[i - 2**40]] for i in found]
     assert margins == sorted(margins, reverse=True)
-    assert misleading_samples(asked, most=3) == found[:3]
-    assert misleading_samples(replace(asked, probabilities={"student": torch.tensor(p)})) == ()
+    assert misleading_samples(asked, most=3) == (found[:3], count)
+    assert misleading_samples(replace(asked, probabilities={"student": torch.tensor(p)})) == ((), 0)
 
 
 def test_a_class_without_samples_is_never_meant() -> None:
     asked = answers([0, 0, 1, 1], student=[0, 0, 1, 1], teacher=[0, 2, 1, 1])
-    assert misleading_samples(asked) == ()
+    assert misleading_samples(asked) == ((), 0)
 
 
 def test_a_term_against_the_task(config: Path, tmp_path: Path) -> None:
@@ -437,6 +486,12 @@ def test_a_student_that_overfits(config: Path, tmp_path: Path) -> None:
     curves = {**curve("val/loss", val, every=100), **curve("train/loss", train)}
     one = only(facts(config.read_text(), curves=curves), "overfit")
     assert "val/loss was lowest at step 900" in one.evidence
+    assert (
+        "Nothing has logged val/accuracy, so the student that was kept is the last epoch's." in one.evidence
+    )
+    measured = curves | curve("val/accuracy", val[::-1], every=100)
+    one = only(facts(config.read_text(), curves=measured), "overfit")
+    assert "that of the best val/accuracy." in one.evidence
     optimizer = module_of(config, one, tmp_path)["optimizer"]["init_args"]
     assert (optimizer["lr"], optimizer["weight_decay"]) == (0.002, 0.1)
     both = {**curve("val/loss", val, every=100), **curve("train/loss", train[::-1])}

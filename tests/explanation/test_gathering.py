@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pytest
 import torch
 
 from lightning_distill.contribution import contributions
+from lightning_distill.data import CrossDomainDataModule, StreamSample, StreamSource
 from lightning_distill.errors import ConfigError
 from lightning_distill.explanation.answers import Answers, answers
 from lightning_distill.explanation.gathering import OpenedRun, gather
 from lightning_distill.explanation.misleading import misleading_samples
 from lightning_distill.explanation.worth import worth
+from lightning_distill.reporting.run_page.page import render_run_report
+from lightning_distill.structures import Batch, ModelOutput
 from lightning_distill.tasks import Classification, Multilabel
 from lightning_distill.teachers import EmaTeacher, FrozenTeacher
 from tests.builders import (
+    CLASSES,
     DIMS,
     VectorProcessor,
     VectorSource,
@@ -28,6 +33,7 @@ from tests.builders import (
     make_model,
     make_trainer,
 )
+from tests.data.domains import cross, domain, vectors
 
 
 @pytest.fixture
@@ -77,7 +83,8 @@ def test_every_field_is_filled(run: Path) -> None:
     assert facts.worth == worth([facts.answers])
     assert facts.curves["val/loss"].values == (1.5, 0.5)
     assert facts.environment == {"torch": "2", "api_key": "***"}
-    assert facts.misleading == misleading_samples(on_train(made))
+    assert (facts.misleading, facts.misleading_count) == misleading_samples(on_train(made))
+    assert (facts.worth_unknown, facts.no_baseline, facts.domains) == ("", False, ())
     assert "abcdef" not in facts.config
     assert "class_path" in facts.config
 
@@ -169,3 +176,204 @@ def test_another_task_has_metrics_but_no_answers(run: Path) -> None:
     assert set(facts.metrics) == {"student", "teacher", "baseline"}
     assert list(facts.contributions) == ["teacher"]
     assert any("the task is Multilabel" in line for line in facts.left_out)
+
+
+def test_a_teacher_that_cannot_read_some_samples(run: Path) -> None:
+    """Metrics and worth are of all that student and baseline read, the rest of what the teacher reads too."""
+    made = opened(run, teacher=FrozenTeacher(make_model(("b",))))
+    other = (make_model(("a",)), make_model(("a",)))
+    made = replace(made, pairs=(*made.pairs, other))
+    facts = gather(made, "val")
+    assert facts.worth == worth(
+        [answers({"student": s, "baseline": b}, made.data, "val") for s, b in made.pairs]
+    )
+    assert facts.worth.samples == 13
+    assert facts.answers is not None
+    assert len(facts.answers.target) == 12
+    alone = answers({"student": made.student}, made.data, "val")
+    right = alone.probabilities["student"].argmax(dim=1) == alone.target
+    assert facts.metrics["student"]["accuracy"] == pytest.approx(float(right.double().mean()))
+    three = answers({"student": made.student, "teacher": made.teacher}, made.data, "val")  # type: ignore[dict-item]
+    assert torch.equal(facts.answers.rows, three.rows)
+    assert torch.equal(facts.answers.probabilities["teacher"], three.probabilities["teacher"])
+    right = three.probabilities["teacher"].argmax(dim=1) == three.target
+    assert facts.metrics["teacher"]["accuracy"] == pytest.approx(float(right.double().mean()))
+    assert any(line.startswith("1 of 13 labelled samples are not in") for line in facts.left_out)
+
+
+class _Foreign(FrozenTeacher):
+    """A model that is not made for these data, and says so in its own words."""
+
+    def __call__(self, batch: Batch) -> ModelOutput:
+        raise RuntimeError("mat1 and mat2\n shapes cannot be multiplied")
+
+
+def test_whatever_a_teacher_raises_is_left_out(run: Path) -> None:
+    facts = gather(opened(run, teacher=_Foreign(make_model())), "val")
+    assert (
+        "No answers of the teacher: RuntimeError: mat1 and mat2 shapes cannot be multiplied" in facts.left_out
+    )
+    assert facts.worth is not None
+
+    class _Stopped(_Foreign):
+        def __call__(self, batch: Batch) -> ModelOutput:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gather(opened(run, teacher=_Stopped(make_model())), "val")
+
+
+@pytest.mark.parametrize("part", ["similarity", "shares"])
+def test_other_parts_that_run_the_teacher_may_fail(
+    run: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no such layer")
+
+    monkeypatch.setattr(f"lightning_distill.explanation.measuring.{part}", fails)
+    facts = gather(opened(run), "val")
+    assert any(line.endswith(": ValueError: no such layer") for line in facts.left_out)
+    assert facts.agreement is not None
+
+
+def test_a_baseline_that_fails_is_left_out(run: Path) -> None:
+    made = opened(run)
+    facts = gather(replace(made, pairs=((made.student, make_model(("a",), classes=4)),)), "val")
+    assert list(facts.metrics) == ["student", "teacher"]
+    assert any(line.startswith("No answers of the baseline: ") for line in facts.left_out)
+    assert "There is a baseline, but it could not be compared" in facts.worth_unknown
+
+
+def test_a_teacher_with_its_classes_in_another_order(run: Path) -> None:
+    model = make_model()
+    model.classes = ("cat", "ant", "bee")
+    facts = gather(opened(run, teacher=FrozenTeacher(model)), "val")
+    assert "teacher" in facts.metrics
+    assert "teacher" not in facts.contributions
+    assert any("its classes in another order than the data" in line for line in facts.left_out)
+
+
+TAUGHT = "model: {init_args: {teacher: {class_path: FrozenTeacher}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "told", "trains"),
+    [
+        ("data: {}\n", {"teacher": None}, "This run has no teacher.", False),
+        ("data: {}\n", {}, "Nobody knows yet: there is no baseline", True),
+        (TAUGHT, {"teacher": None}, 'cannot be asked any more (see "What is not here"). Nobody knows', True),
+        ("data: {}\n", {"teacher": EmaTeacher()}, "cannot be asked any more", True),
+        (
+            TAUGHT,
+            {"teacher": None, "task": Multilabel()},
+            "for classifiers only, and the task is",
+            False,
+        ),
+    ],
+)
+def test_why_nobody_knows_what_the_teacher_was_worth(
+    run: Path, config: str, changes: dict[str, Any], told: str, trains: bool
+) -> None:
+    (run / "config.yaml").write_text(config)
+    source = VectorSource()
+    if "task" in changes:
+        source._table = replace(source.samples, target=np.eye(3, dtype=np.int64)[source.samples.target])
+    facts = gather(opened(run, **{"pairs": (), "data": make_data(source)} | changes), "val")
+    assert told in facts.worth_unknown
+    assert facts.no_baseline == trains
+    assert any("lightning-distill baseline" in line for line in facts.left_out) == trains
+
+
+def test_a_baseline_that_could_not_be_opened_is_none_that_is_missing(run: Path) -> None:
+    (run / "baseline" / "student").mkdir(parents=True)
+    facts = gather(opened(run, pairs=(), left_out=("Not every baseline: damaged.",)), "val")
+    assert facts.worth_unknown.startswith("There is a baseline")
+    assert not any("lightning-distill baseline" in line for line in facts.left_out)
+
+
+class _Stream(StreamSource):
+    """Nothing is ever read of it."""
+
+    classes, modalities, splits = CLASSES, tuple(DIMS), ("train", "val")
+
+    def stream(self, split: str, epoch: int) -> Iterator[StreamSample]:
+        raise NotImplementedError
+
+    def load(self, sample: StreamSample, modality: str) -> Any:
+        raise NotImplementedError
+
+
+def test_a_stream_has_curves_and_config(run: Path) -> None:
+    facts = gather(opened(run, data=make_data(_Stream())), "val")
+    assert (facts.metrics, facts.answers, facts.worth) == ({}, None, None)
+    assert facts.curves["val/loss"].values == (1.5, 0.5)
+    assert facts.environment["torch"] == "2"
+    assert any("a stream" in line and f"evaluate {run}" in line for line in facts.left_out)
+    assert facts.worth_unknown == "It is not measured on streams."
+    assert facts.worth_unknown in render_run_report(facts, (), make_data(_Stream()), {})
+
+
+def of_domains(run: Path, **options: Any) -> tuple[OpenedRun, CrossDomainDataModule]:
+    data = cross(**options)
+    return opened(run, data=data), data
+
+
+def test_of_several_domains_the_target_counts(run: Path) -> None:
+    made, data = of_domains(run)
+    facts = gather(made, "val")
+    assert facts.domains == ("target",)
+    assert facts.answers is not None
+    ids = facts.answers.sample_id
+    assert ids.tolist() == list(range(7011, 7017))
+    assert facts.worth is not None
+    assert facts.worth.samples == facts.contributions["teacher"].samples == 6
+    assert [int(data.indexed.samples.sample_id[row]) for row in facts.answers.rows.tolist()] == ids.tolist()
+    assert sum(facts.agreement.counts.values()) == 6  # type: ignore[union-attr]
+
+
+def test_without_labels_in_the_target_domain_all_count(run: Path) -> None:
+    target = domain(vectors(7000, train=11, val=6, unlabelled=range(17)))
+    facts = gather(of_domains(run, target=target)[0], "val")
+    assert facts.domains == ()
+    assert any(
+        "13 labelled samples of 'source'" in line and "no sample of" in line for line in facts.left_out
+    )
+
+
+def test_domains_of_one_table_are_counted_together_and_told(run: Path) -> None:
+    source = VectorSource()
+    source.domains = ("old", "new")
+    source._table = replace(source.samples, domain=(np.arange(41) > 35).astype(np.int64))
+    facts = gather(opened(run, data=make_data(source)), "val")
+    told = "All domains are counted together: 8 labelled samples of 'old', 5 labelled samples of 'new'."
+    assert told in facts.left_out
+
+
+ON_TARGET = """
+model:
+  init_args:
+    losses: {kd: {class_path: OnTarget, init_args: {loss: {class_path: LogitKD}}}}
+"""
+
+
+def test_only_samples_that_the_terms_see_are_left_out(run: Path) -> None:
+    """Teacher and labels contradict each other in both domains; the terms see one of them."""
+    made, _ = of_domains(run, target=domain(vectors(7000, train=11, val=6)))
+    everywhere = gather(made, "val").misleading
+    (run / "config.yaml").write_text(ON_TARGET)
+    there = gather(made, "val").misleading
+    assert min(everywhere) < 7000
+    assert there
+    assert all(7000 <= number < 7011 for number in there)
+    plain = gather(opened(run), "val")
+    assert plain.misleading == ()
+    assert any("it is not known which rows" in line for line in plain.left_out)
+
+
+def test_the_teacher_alone_is_asked_about_the_training_split(run: Path) -> None:
+    """Also about samples that the student cannot read."""
+    source = VectorSource(absent={"a": range(0, 28, 2)})
+    made = opened(run, teacher=FrozenTeacher(make_model(("b",))), data=make_data(source))
+    facts = gather(made, "val")
+    assert (facts.misleading, facts.misleading_count) == misleading_samples(on_train(made))
+    assert any(number % 2 == 0 for number in facts.misleading)

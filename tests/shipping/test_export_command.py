@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import ModelCardData
 
+from lightning_distill import Student
 from lightning_distill.__main__ import main
 from lightning_distill.data import ImageProcessor
 from lightning_distill.errors import CheckpointError
@@ -27,8 +30,9 @@ from lightning_distill.shipping.description import preparation
 from lightning_distill.shipping.lineage import hub_names, lineage, shown
 from lightning_distill.shipping.verification import pieces, verified, with_absences
 from tests.builders import make_batch
-from tests.cli.conftest import Project, module, project, train_once
+from tests.cli.conftest import SPLITS, Project, module, project, train_once
 from tests.commands.test_evaluate import ROWS, cells, with_images, write_table
+from tests.data.test_text import save_bert
 
 __all__ = ["project"]
 
@@ -167,6 +171,29 @@ def prepared(path: Path, told: dict[str, Any]) -> Any:
     return image.reshape(size, size, -1).transpose(2, 0, 1)
 
 
+def test_a_licence_stays_and_what_was_added_is_not_removed(shipped: Project) -> None:
+    words = ("export", "b", "--no-onnx", "--no-program")
+    for name in ("model.onnx", "model.pt2"):
+        Path("b/export", name).unlink()
+    card = Path("b/export/README.md")
+    assert "No licence is set" in card.read_text()
+    card.write_text(card.read_text().replace("---\n", "---\nlicense: other\nlicense_name: ours\n", 1))
+    assert shipped.run(*words) == 0
+    told = ModelCard.load(card).data.to_dict()
+    assert (told["license"], told["license_name"]) == ("other", "ours")
+    assert "No licence is set" not in card.read_text()
+    Path("b/export/.git/refs").mkdir(parents=True)
+    Path("b/export/.git/HEAD").write_text("x")
+    Path("b/export/notes.txt").write_text("x")
+    before = files_in("b/export")
+    assert "found .git, notes.txt, which export did not write" in shipped.fails(*words)
+    assert files_in("b/export") == before
+    shutil.rmtree("b/export/.git")
+    Path("b/export/notes.txt").unlink()
+    card.write_text("---\nlicense: [\n---\n")
+    assert "README.md: found metadata that cannot be read" in shipped.fails(*words)
+
+
 def test_a_file_that_answers_otherwise_leaves_nothing(
     shipped: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +244,108 @@ def test_what_cannot_be_done_is_said(shipped: Project, monkeypatch: pytest.Monke
     assert "0 usable rows" in shipped.fails("export", "b", "--out", "new", "--no-onnx", code=3)
 
 
+def test_no_file_names_a_folder_of_this_machine(project: Project) -> None:
+    """Neither in its bytes nor in those of what is packed in it."""
+    secret = Path("SECRETHOME").absolute()
+    secret.mkdir()
+    words = save_bert(secret / "words")
+
+    def edit(config: dict[str, Any]) -> None:
+        config["trainer"]["max_epochs"] = 1
+        config["data"]["init_args"]["processors"]["text"] = {
+            "class_path": "TextProcessor",
+            "init_args": {"tokenizer": str(words), "max_length": 6},
+        }
+
+    assert project.fit("--run", "a", config=project.change("c.yaml", edit)) == 0
+    assert project.run("export", "a") == 0, project.err
+    assert {"model.onnx", "model.pt2", "tokenizer/text/tokenizer.json"} <= files_in("a/export")
+    for path in (path for path in Path("a/export").rglob("*") if path.is_file()):
+        parts = {"": path.read_bytes()}
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                parts |= {name: archive.read(name) for name in archive.namelist()}
+        assert not [name for name, content in parts.items() if b"SECRETHOME" in content], path
+    card = Path("a/export/README.md").read_text()
+    assert "TextProcessor` (tokenizer words, max\\_length 6" in card
+    assert "the tokenizer in tokenizer/text/ (" in card
+    secret.rename("elsewhere")
+    Path("a").rename("b")
+    found = load_student(Path("b/export")).preprocessing
+    assert found is not None
+    assert found["text"]["tokenizer"] == "words", "the same of two teachers that were saved in two places"
+    assert Student.from_pretrained("b/export").predict({"text": "a cat"}).label in ("x", "y")
+
+
+def test_peers_are_no_absent_teacher(project: Project) -> None:
+    def edit(config: dict[str, Any]) -> None:
+        config["model"]["class_path"] = "MutualDistillationModule"
+        student = module(config).pop("student")
+        module(config)["students"] = {name: copy.deepcopy(student) for name in ("one", "two", "three")}
+        module(config)["losses"] = {"kd": {"class_path": "LogitKD"}}
+        config["trainer"]["max_epochs"] = 1
+
+    assert project.fit("--run", "a", config=project.change("c.yaml", edit)) == 0
+    assert project.run("export", "a", "--no-onnx", "--no-program") == 0
+    card = Path("a/export/README.md").read_text()
+    assert "A model trained together with 2 peers with" in card
+    assert "It and 2 peers (two, three) have taught each other" in card
+    assert "o teacher" not in card
+    assert "- knowledge-distillation\n" in card
+
+
+def test_several_domains_are_named_by_what_they_are_read_from(project: Project) -> None:
+    def edit(config: dict[str, Any]) -> None:
+        config["trainer"]["max_epochs"] = 1
+        parts = [copy.deepcopy(config["data"]) for _ in range(3)]
+        for name, part in zip(("table", "second", "third"), parts, strict=True):
+            shutil.copy("table.csv", f"{name}.csv") if name != "table" else None
+            part["init_args"]["source"]["init_args"]["path"] = f"{name}.csv"
+        sources = {"class_path": "Domains", "init_args": {"modules": {"x": parts[0], "y": parts[1]}}}
+        given = {"source": sources, "target": parts[2], "pairing": {"class_path": "Independent"}}
+        config["data"] = {"class_path": "CrossDomainDataModule", "init_args": given}
+
+    assert project.fit("--run", "a", config=project.change("c.yaml", edit)) == 0, project.err
+    assert project.run("export", "a", "--no-onnx", "--no-program") == 0, project.err
+    card = Path("a/export/README.md").read_text()
+    paths = "; ".join(f"ManifestSource (path {name}.csv)" for name in ("table", "second", "third"))
+    assert f"| source | {paths} |\n" in card
+    assert "Over all domains together: x, y, target.\n" in card
+
+
+def test_a_picture_that_cannot_be_read_is_gone_on_without(shipped: Project) -> None:
+    bad = next(i for i in range(ROWS) if cells(i)[3] == "test" and cells(i)[1])
+    Path(f"{bad}.png").write_bytes(b"nonsense")
+    words = ("export", "b", "--no-onnx", "--no-program", "--out", "new")
+    assert f"{bad}.png" in shipped.fails(*words, code=3)
+    config = yaml.safe_load(Path("b/config.yaml").read_text())
+    config["data"]["init_args"]["on_bad_sample"] = "substitute"
+    Path("b/config.yaml").write_text(yaml.safe_dump(config))
+    assert shipped.run(*words) == 0, shipped.err
+
+
+def test_prices_can_be_exported(project: Project) -> None:
+    def edit(config: dict[str, Any]) -> None:
+        config["trainer"]["max_epochs"] = 15
+        given = module(config)
+        given["task"] = {"class_path": "Regression"}
+        given["student"]["init_args"]["num_classes"] = 1
+        given["optimizer"]["init_args"]["lr"] = 1.0
+        source = config["data"]["init_args"]["source"]["init_args"]
+        source["target"] = {"class_path": "RegressionTarget", "init_args": {"columns": ["price"]}}
+
+    rows = [f"{'ab'[i % 2] * 3}{i},{300_000 + 100_000 * (i % 2) + i},{SPLITS[i // 2 % 4]}" for i in range(64)]
+    Path("table.csv").write_text("\n".join(["text,price,split", *rows]) + "\n")
+    assert project.fit("--run", "a", config=project.change("c.yaml", edit)) == 0, project.err
+    assert project.run("export", "a") == 0, project.err
+    told = json.loads(Path("a/export/verification.json").read_text())
+    assert "1e-5 of the largest logit" in told["allowed"]
+    assert told["formats"][-1]["largest_value"] > 1e5
+    assert any(each["largest_difference"] > 1e-5 for each in told["formats"])
+    assert all(each["relative_difference"] <= 1e-5 for each in told["formats"])
+    assert told["allowed"] in Path("a/export/README.md").read_text()
+
+
 def test_samples_that_a_student_cannot_read_are_left_out() -> None:
     """And the others come in batches of 1, 7 and 32, without columns that only padding fills."""
     batch = make_batch(("image", "text"), 60, {"image": [0, 3, 59]})
@@ -248,8 +377,32 @@ def test_answers_of_another_shape_or_not_a_number_are_refused() -> None:
     near = verified("ONNX", "x.onnx", lambda _: right, lambda _: right.double() + 0.9e-5, [batch])
     assert near.largest_difference == pytest.approx(0.9e-5)
     assert not near.bit_equal
+    assert near.relative_difference == near.largest_difference
     with pytest.raises(CheckpointError, match="bit for bit"):
         verified("safetensors", "x", lambda _: right * 0, lambda _: right * -0.0, [batch], limit=0)
+
+
+def test_the_limit_grows_with_large_values_of_the_same_output() -> None:
+    """Prices of 400,000 beside shares below 1; a sample without a price has the limit of the others."""
+    batches = [make_batch(size=2), make_batch(size=1)]
+    rights = {2: torch.tensor([[4e5, 0.5], [3e5, 0.25]]), 1: torch.tensor([[0.0, 0.75]])}
+
+    def right(batch: Any) -> torch.Tensor:
+        return rights[len(batch["target"])]
+
+    for off in ((3.9, 0.0), (-3.9, 0.9e-5)):
+        change = torch.tensor(off, dtype=torch.float64)
+        found = verified("ONNX", "x.onnx", right, lambda batch, x=change: right(batch) + x, batches)  # type: ignore[misc]
+        assert (found.largest_value, found.limit) == (4e5, 1e-5)
+        assert found.largest_difference == pytest.approx(3.9)
+        assert found.relative_difference == pytest.approx(max(3.9 / 4e5, off[1]))
+    for off, words in (
+        ((4.1, 0.0), "4.1, where the largest is 4e"),
+        ((0.0, 1.1e-5), "1.1e-05, where .* 0.75"),
+    ):
+        change = torch.tensor(off, dtype=torch.float64)
+        with pytest.raises(CheckpointError, match=words):
+            verified("ONNX", "x.onnx", right, lambda batch, x=change: right(batch) + x, batches)  # type: ignore[misc]
 
 
 def test_help(project: Project) -> None:

@@ -46,6 +46,24 @@ class Forgetful(VectorProcessor):
         super().__init__(4)
 
 
+class Halved(ByteTextProcessor):
+    """Keeps another value under an argument's name, which its constructor would take for the argument."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        super().__init__(8)
+        self.share = share / 2
+
+
+class Few(VectorProcessor):
+    """Refuses what it keeps."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        if share > 1:
+            raise ZeroDivisionError
+        super().__init__(4)
+        self.share = 100 * share
+
+
 class Open(VectorProcessor):
     """Takes anything."""
 
@@ -143,14 +161,20 @@ def test_what_cannot_be_told_is_left_out(tmp_path: Path) -> None:
     class Local(VectorProcessor):
         """Of a function."""
 
-    left: dict[str, Processor] = {"a": Forgetful(2.0), "b": Open(), "c": Local(4)}
-    told = described({**left, "d": VectorProcessor(4, 0.5), "e": ByteTextProcessor()}, "abcd", tmp_path)
+    left: dict[str, Processor] = {
+        "a": Forgetful(2.0),
+        "b": Open(),
+        "c": Local(4),
+        "f": Halved(1.0),
+        "g": Few(),
+    }
+    told = described({**left, "d": VectorProcessor(4, 0.5), "e": ByteTextProcessor()}, "abcdfg", tmp_path)
     assert told == {
         "d": {"class_path": "tests.builders.VectorProcessor", "init_args": {"dim": 4, "noise": 0.5}}
     }
     content = {"processors": told, "preprocessing": {}}
-    with pytest.raises(CheckpointError, match=r"what prepares a, b, c.*portable_init_args"):
-        processors_of(content, ["a", "b", "c", "d"], ["tests"], tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match=r"what prepares a, b, c, f, g.*portable_init_args"):
+        processors_of(content, ["a", "b", "c", "d", "f", "g"], ["tests"], tmp_path / "config.json")
     with pytest.raises(CheckpointError, match=r"packages=\['tests'\]"):
         processors_of(content, ["d"], ["lightning_distill"], tmp_path / "config.json")
     assert isinstance(processors_of(content, ["d"], ["tests"], tmp_path)["d"], VectorProcessor)

@@ -33,6 +33,7 @@ from lightning_distill.data.audio import read_audio
 from lightning_distill.data.image import read_image
 from lightning_distill.encoders import ByteTextCNN
 from lightning_distill.errors import CheckpointError, ConfigError, SampleError
+from lightning_distill.shipping.prediction import told
 from lightning_distill.structures import Batch, Outputs
 from tests.builders import same_bits
 from tests.cli.conftest import SPLITS, module, small_config, train_once
@@ -231,8 +232,9 @@ def test_a_tokenizer_and_a_text_encoder_of_hugging_face(
     for folder in ("words", "bert"):
         (tmp_path / folder).rename(tmp_path / f"{folder} elsewhere")
     texts = [{"text": rows[int(row)].split(",")[0]} for row in found.data.rows("test")][: len(logits)]
-    assert str(tmp_path) not in "".join(
-        path.read_text() for path in (run / "student" / "tokenizer").rglob("*.json")
+    files = [path for path in (run / "student").rglob("*") if path.is_file()]
+    assert not [path for path in files if str(tmp_path).encode() in path.read_bytes()], (
+        "a path of this machine"
     )
     allowed = closure("transformers") | closure("torch")
     homes = packages_distributions().items()
@@ -282,6 +284,12 @@ def test_what_is_wrong_with_a_sample_is_told(student: Student, tmp_path: Path) -
         student.predict({"audio": np.zeros(4)})
     with pytest.raises(SampleError, match=r"sample 0, text: .*int, no text"):
         student.predict({"text": 3})
+    example = r"a mapping.*predict\(\{\"text\": \"a text\", \"image\": \"photo\.png\", \"audio\": "
+    for nothing in ("aaa", b"a", Path("a"), None, 3):
+        with pytest.raises(SampleError, match=rf"samples: found a {type(nothing).__name__}; .*{example}"):
+            student.predict(nothing)  # type: ignore[call-overload]
+        with pytest.raises(SampleError, match=rf"sample 1: found a {type(nothing).__name__}; .*{example}"):
+            student.predict([{"text": "a"}, nothing])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="batch_size: found 0"):
         student.predict([{"text": "a"}], batch_size=0)
 
@@ -307,6 +315,13 @@ def test_each_kind_of_outputs(outputs: Outputs) -> None:
     assert answer.label == (likely[0] if outputs is Outputs.CLASSES else None)
     named = {"0": logits[0], "1": logits[1], "2": logits[2]} if outputs is Outputs.NUMBERS else {}
     assert dict(answer.numbers) == named
+
+
+def test_probabilities_of_half_precision_are_not_rounded_twice() -> None:
+    logits = torch.tensor([3.0, 1.0, -2.0], dtype=torch.bfloat16)
+    exponentials = np.exp(np.array([3.0, 1.0, -2.0]))
+    found = told(logits, None, ["a", "b", "c"], Outputs.CLASSES).probabilities
+    assert list(found.values()) == pytest.approx(list(exponentials / exponentials.sum()), rel=1e-6)
 
 
 def test_a_model_needs_a_processor_for_each_modality() -> None:
@@ -385,6 +400,12 @@ def test_a_folder_of_before_says_what_to_do(run: Path, tmp_path: Path) -> None:
     sample = {"text": "a", "image": run.parent / "1.png", "audio": run.parent / "1.wav"}
     expected = Student.from_pretrained(run / "student").predict(sample).logits
     assert same_bits(Student(load_student(folder), processors).predict(sample).logits, expected)
+
+
+@pytest.mark.parametrize("outputs", [[1], "LOGITS", {"a": 1}])
+def test_outputs_that_are_none_are_refused(run: Path, tmp_path: Path, outputs: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json, outputs: found .*CLASSES, LABELS, NUMBERS"):
+        Student.from_pretrained(edited(run, tmp_path / "s", outputs=outputs))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

@@ -143,8 +143,10 @@ def _story_notes(rows: Sequence[StoryRow], gaps: dict[str, GapClosed]) -> list[s
     for student in c.STUDENTS:
         plain, clipped = per[f"{student} distilled"], per[f"{student} distilled + clip"]
         change = 100 * (clipped["accuracy_mean"] - plain["accuracy_mean"])
+        closed = gaps[student]["mean"]
+        gap = f"closes {closed:.0%} of the gap to all labels" if isfinite(closed) else "has no gap to close"
         notes.append(
-            f"{student} student: distillation closes {gaps[student]['mean']:.0%} of the gap to all labels; "
+            f"{student} student: distillation {gap}; "
             f"the clip rules change it by {change:+.1f} points on these clean data."
         )
     return [*notes, "Triples are paired by class, not recorded together, and the speech is synthetic."]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_distill.errors import ConfigError, nearest
-from lightning_distill.structures import Outputs
 
 if TYPE_CHECKING:
     from lightning_distill.commands.init.configs import Config
@@ -92,13 +91,6 @@ def _check_student(plan: Plan, student: Sequence[str]) -> None:
             expected=f"some, not all, of the modalities of the data: {', '.join(plan.parts)}",
             fix="name what the student can see, for example --student "
             f"{next(iter(plan.parts))}, or leave --student out",
-        )
-    if plan.task.outputs is not Outputs.CLASSES:
-        raise ConfigError(
-            where="init --student",
-            found=f"labels for the task {plan.task.__name__}",
-            expected="one class a sample: there is no distillation loss for other tasks yet",
-            fix="leave --student out, or name another column with --label COLUMN",
         )
 
 

@@ -13,11 +13,17 @@ import yaml  # type: ignore[import-untyped]
 from lightning_distill.commands.init.parts import Spec
 from lightning_distill.commands.init.plan import Plan
 from lightning_distill.errors import printable
+from lightning_distill.structures import Outputs
 from lightning_distill.tasks import Classification
 
 _IN_MEMORY: Final = 10**9
 """Bytes of prepared samples up to which all are kept."""
 _WIDTH: Final = 108
+_TERMS: Final[dict[Outputs, Spec]] = {
+    Outputs.CLASSES: {"class_path": "LogitKD", "init_args": {"temperature": 2.0}},
+    Outputs.LABELS: {"class_path": "MultilabelKD"},
+    Outputs.NUMBERS: {"class_path": "RegressionKD"},
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def pair(plan: Plan, path: Path, student: Sequence[str]) -> tuple[Config, Config
         f"A teacher that reads {', '.join(plan.parts)}; a modality at a time is hidden from it in training."
     )
     teacher = Config(of_teacher, runs[0], _text(plan, of_teacher, runs[0], about, model, _data(plan)))
-    model = _module(plan, _student(plan, student), _distillation(runs[0] / "student"))
+    model = _module(plan, _student(plan, student), _distillation(plan, runs[0] / "student"))
     about = (
         f"A student that reads {', '.join(student)}, distilled from the teacher {of_teacher.name} trains "
         f"into {runs[0].as_posix()}."
@@ -82,15 +88,17 @@ def _student(plan: Plan, modalities: Iterable[str], **more: Any) -> Spec:
     return {"class_path": "MultimodalModel", "init_args": init_args}
 
 
-def _distillation(folder: Path) -> dict[str, Any]:
+def _distillation(plan: Plan, folder: Path) -> dict[str, Any]:
+    of_labels = plan.task.outputs is Outputs.LABELS
     loader = {
         "class_path": "lightning_distill.export.load_student",
         "init_args": {"folder": folder.as_posix()},
     }
     return {
         "teacher": {"class_path": "FrozenTeacher", "init_args": {"model": loader}},
-        "losses": {"kd": {"class_path": "LogitKD", "init_args": {"temperature": 2.0}}},
-        "weights": {"task": 0.5, "kd": 0.5},
+        "losses": {"kd": _TERMS[plan.task.outputs]},
+        # `MultilabelKD` is a sum over the classes, the task's loss their mean.
+        "weights": {"task": 0.5, "kd": 0.5 / len(plan.names) if of_labels else 0.5},
     }
 
 

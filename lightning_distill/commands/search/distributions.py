@@ -69,7 +69,7 @@ class Range(Distribution):
         low: The least.
         high: The largest.
         log: Whether it is the logarithm that is spread evenly.
-        step: Distance of neighbours; None is none.
+        step: W&B's `q`: a number is rounded to a multiple of it, which may lie outside the two; None is none.
         whole: Whether they are whole numbers.
     """
 
@@ -83,33 +83,30 @@ class Range(Distribution):
         """One of them."""
         if self.whole:
             return trial.suggest_int(name, int(self.low), int(self.high))
-        if self.log and self.step is not None:  # Optuna has no such: W&B rounds to multiples of q too
-            return _multiple(trial.suggest_float(name, self.low, self.high, log=True), self.step)
-        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
+        # Optuna's own `step` counts from the least number, W&B's from 0.
+        return self._rounded(trial.suggest_float(name, self.low, self.high, log=self.log))
 
     def ends(self) -> tuple[float, ...]:
         """The least and the largest."""
         if self.whole:
             return int(self.low), int(self.high)
-        if self.log and self.step is not None:
-            return _multiple(self.low, self.step), _multiple(self.high, self.step)
-        return self.low, self.high
+        return self._rounded(self.low), self._rounded(self.high)
 
     def choices(self) -> tuple[Any, ...] | None:
         """All, where they are whole numbers."""
         return tuple(range(int(self.low), int(self.high) + 1)) if self.whole else None
 
-
-def _multiple(value: float, step: float) -> float:
-    return round(value / step) * step
+    def _rounded(self, value: float) -> float:
+        """By W&B's rule: a whole number where `q` is one."""
+        return value if self.step is None else round(value / self.step) * self.step
 
 
 _RANGES: Final[Mapping[str, Mapping[str, Any]]] = {
     "uniform": {},
     "log_uniform_values": {"log": True},
     "int_uniform": {"whole": True},
-    "q_uniform": {"step": 1.0},
-    "q_log_uniform_values": {"log": True, "step": 1.0},
+    "q_uniform": {"step": 1},
+    "q_log_uniform_values": {"log": True, "step": 1},
 }
 """W&B's names of ranges, and what each is; its `q` is 1 where nobody says otherwise."""
 _KNOWN: Final = (*_RANGES, "categorical", "constant")

@@ -153,6 +153,9 @@ def _stopping(given: Any, file: Path) -> Stopping | None:
         raise _error(where, "neither min_iter nor max_iter", "one of them", "add min_iter, in validations")
     first, last, brackets = (_count(given.get(k), f"{where}.{k}") for k in ("min_iter", "max_iter", "s"))
     eta = _count(given.get("eta"), f"{where}.eta") or 3
+    if first is not None and last is not None and first > last:
+        found = f"min_iter {first}, max_iter {last}"
+        raise _error(where, found, "min_iter up to max_iter", "correct one of them, or leave it out")
     if eta < 2:
         raise _error(f"{where}.eta", eta, "2 or more", "leave it out for 3")
     return Stopping(first, last, eta, brackets)

@@ -43,8 +43,7 @@ def open_study(space: SearchSpace, file: Path, seed: int) -> optuna.Study:
         pruner=_pruner(space),
         load_if_exists=True,
     )
-    # Else a study that is gone on with would draw once more what it has drawn.
-    study.sampler = _sampler(space, seed + len(study.trials))
+    study.sampler = _sampler(space, seed, len(study.trials))
     told = {"metric": space.metric, **{name: repr(values) for name, values in space.parameters.items()}}
     known = study.user_attrs.get(_SPACE)
     if known is None:
@@ -75,18 +74,20 @@ def suggested(space: SearchSpace, trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
-def _sampler(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
+def _sampler(space: SearchSpace, seed: int, made: int) -> optuna.samplers.BaseSampler:
     """Bayes is TPE here: W&B's own is a Gaussian process."""
     import optuna
 
-    if space.method == "random":
-        return optuna.samplers.RandomSampler(seed)
     if space.method == "grid":
         varied = space.varied()
-        return optuna.samplers.GridSampler(
-            {name: values for name, values in space.grid.items() if name in varied}, seed
-        )
-    return optuna.samplers.TPESampler(seed=seed)
+        points = {name: values for name, values in space.grid.items() if name in varied}
+        return optuna.samplers.GridSampler(points, seed=0)  # numbers points by it: it must stay the same
+    seed += made  # else a study that is gone on with would draw once more what it has drawn
+    return (
+        optuna.samplers.RandomSampler(seed)
+        if space.method == "random"
+        else optuna.samplers.TPESampler(seed=seed)
+    )
 
 
 def _pruner(space: SearchSpace) -> optuna.pruners.BasePruner:

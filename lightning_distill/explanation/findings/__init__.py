@@ -37,7 +37,8 @@ def findings(facts: RunFacts) -> tuple[Finding, ...]:
     """What stands out, the worst first; empty where nothing does.
 
     Where samples or steps are drawn, each rests on a test of chance: a two-sided p or an interval at 5 %,
-    which each rule shares out among the classes, terms or modalities that it looks at.
+    which each rule shares out among the classes, terms or modalities that it looks at. That it cannot be told
+    whether the teacher helps is a finding too.
 
     Args:
         facts: Of a run.

@@ -13,8 +13,9 @@ class Finding:
         name: Short and stable, fit for a file name, such as `misleading-class`.
         title: A sentence.
         evidence: Sentences with the figures it rests on.
-        change: YAML that goes over the run's config; empty where there is nothing to set. `{changes}` in it
-            stands for the folder that `sample_ids` are written to, as `misleading-samples.txt`.
+        change: YAML that goes over the run's config; empty where there is nothing to set.
+            `{changes}/misleading-samples.txt` in it (`{changes}/NAME.txt`) stands for the file that
+            `sample_ids` are written to.
         sample_ids: Those that the change names by a file, one a line; empty where it names none.
     """
 

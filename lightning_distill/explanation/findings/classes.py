@@ -13,6 +13,7 @@ from lightning_distill.explanation.facts import RunFacts
 from lightning_distill.explanation.findings.base import Finding
 from lightning_distill.explanation.findings.chance import LEVEL, sign_test
 from lightning_distill.explanation.findings.overlay import RunConfig, excluding, overlay
+from lightning_distill.explanation.target_domain import only_on_target
 
 _MOST_TOLD = 5
 
@@ -41,12 +42,14 @@ def misleading_class(facts: RunFacts) -> Finding | None:
     config, change = RunConfig(facts.config), ""
     indices = sorted(one.number for one in found)
     names = ", ".join(repr(_name(answers, i)) for i in indices)
-    if config.taught and len(indices) < len(answers.classes):
+    if only_on_target(config) and not facts.domains:
+        pass  # measured on rows that the terms do not see: what to leave out there changes nothing
+    elif config.taught and len(indices) < len(answers.classes):
         lines = config.with_terms(lambda term: excluding(term, classes=indices))
         told = "; ".join(f"{i} is {_name(answers, i)}" for i in indices)
         change = overlay(lines, "There the student learns from labels alone.", f"Classes: {told}")
     elif config.taught:
-        change = overlay(config.without_teacher(), "It misleads on every class: labels alone.")
+        change = config.without_teacher("It misleads on every class: labels alone.")
     more = "" if len(found) <= _MOST_TOLD else f" So it is with {len(found) - _MOST_TOLD} more."
     evidence = " ".join(one.told for one in found[:_MOST_TOLD]) + more
     word = "class" if len(indices) == 1 else "classes"

@@ -17,7 +17,7 @@ def teacher_harms(facts: RunFacts) -> Finding | None:
         return None
     config, change = RunConfig(facts.config), ""
     if config.taught:
-        change = overlay(config.without_teacher(), "Labels alone: as the matched baseline was trained.")
+        change = config.without_teacher("Labels alone: as the matched baseline was trained.")
     return Finding(_NAME, "The student is worse than without a teacher.", _evidence(worth), change)
 
 

@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 from lightning_distill import losses
 from lightning_distill.errors import printable
+from lightning_distill.explanation.without_teacher import without_teacher
 from lightning_distill.security.safe_yaml import load_yaml
 from lightning_distill.terms import TASK, UNIMODAL
 
@@ -62,12 +63,28 @@ class RunConfig:
         """All weights, some of them new."""
         return {"weights": {**(self.module.get("weights") or {}), **new}}
 
-    def without_teacher(self) -> Lines:
-        """What trains on labels alone; terms that need no teacher stay."""
-        gone = set(self.taught)
-        own = {name: term for name, term in self.losses.items() if name not in gone}
-        weights = {n: w for n, w in (self.module.get("weights") or {}).items() if n not in (*gone, TASK)}
-        return {"teacher": None, "losses": own, "weights": {TASK: 1.0, **weights}}
+    def without_teacher(self, *comments: str) -> str:
+        """YAML of what trains on labels alone; terms that need no teacher stay.
+
+        Args:
+            comments: Sentences above it.
+        """
+        made = without_teacher(self.content, self.taught)
+        module = made["model"]["init_args"]
+        own: Lines = {"teacher": None, "losses": module["losses"] or {}}
+        own["weights"] = {TASK: 1.0, **(module["weights"] or {})}
+        if self.module.get("balancer"):
+            own["balancer"] = None
+        lines: Lines = {"model": {"init_args": own}}
+        if made.get("data") != self.content.get("data"):
+            views = made["data"]["init_args"]["teacher_processors"]
+            lines["data"] = {"init_args": {"teacher_processors": views}}
+        for part in ("early_stopping", "checkpoint"):
+            if made.get(part) != self.content.get(part):
+                lines[part] = {key: made[part][key] for key in ("monitor", "mode")}
+        if self.content.get("cache"):
+            lines["cache"] = None
+        return as_yaml(lines, *comments)
 
     def with_terms(self, change: Callable[[Lines], Lines]) -> Lines:
         """All terms, with those that compare with the teacher changed."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from lightning_distill.explanation.facts import RunFacts
 from lightning_distill.explanation.findings.base import Finding
 from lightning_distill.explanation.findings.overlay import RunConfig, as_yaml, excluding, overlay
+from lightning_distill.explanation.target_domain import only_on_target
 from lightning_distill.security.safe_yaml import load_yaml
 
 _FOLDER: Final = "{changes}"
@@ -25,13 +26,16 @@ def misleading_samples_found(facts: RunFacts) -> Finding | None:
         lines = config.with_terms(lambda term: excluding(term, samples=_FILE))
         comment = "Samples on which the teacher is sure of another class than the label. Look at some first."
         change = overlay(lines, comment)
-    what = "training sample" if len(ids) == 1 else "training samples"
+    count = max(len(ids), facts.misleading_count)
+    where = " of the target domain" if only_on_target(config) else ""
+    what = ("training sample" if count == 1 else "training samples") + where
+    clearest = f" The file names the {len(ids):,} clearest of {count:,}." if count > len(ids) else ""
     evidence = (
-        f"On {len(ids)} labelled {what} the teacher gives another class at least the probability that it "
+        f"On {count:,} labelled {what} the teacher gives another class at least the probability that it "
         "gives that class's own samples on average (confident learning, 1911.00068). Either teacher or "
-        "label is wrong there; with the change, the student learns from the label alone."
+        f"label is wrong there; with the change, the student learns from the label alone.{clearest}"
     )
-    return Finding("misleading-samples", f"The teacher contradicts {len(ids)} {what}.", evidence, change, ids)
+    return Finding("misleading-samples", f"The teacher contradicts {count:,} {what}.", evidence, change, ids)
 
 
 def placed(finding: Finding, folder: Path) -> Finding:

@@ -141,8 +141,15 @@ def test_a_bare_run_has_a_good_page_too() -> None:
 
 
 def test_without_a_baseline_it_says_how_to_get_one() -> None:
-    facts = replace(example_facts(DATA), worth=None, run=Path("runs/a b"))
-    assert "lightning-distill baseline 'runs/a b'" in Page(rendered(facts)).text
+    why = {"worth": None, "worth_unknown": "Nobody knows yet."}
+    facts = replace(example_facts(DATA), **why, no_baseline=True, run=Path("runs/a b"))
+    text = Page(rendered(facts)).text
+    assert "lightning-distill baseline 'runs/a b'" in text
+    assert "Nobody knows yet. This trains one" in text
+    text = Page(rendered(replace(facts, no_baseline=False, domains=("new",)))).text
+    assert "Nobody knows yet." in text
+    assert "lightning-distill baseline" not in text
+    assert "split, target domain new." in text
 
 
 def test_foreign_texts_are_harmless() -> None:

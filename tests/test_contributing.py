@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.verification import FOLDER as VERIFICATION
 
 ROOT = Path(__file__).parents[1]
 FILES = dict(
@@ -59,8 +62,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _python(folder: Path, *words: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != VERIFICATION}
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=250
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment,  # what is compared here is of no class of ours
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

@@ -20,6 +20,7 @@ from lightning_distill.model import MultimodalModel
 from lightning_distill.randomness import View
 from lightning_distill.security.allowed import narrowed
 from lightning_distill.shipping.examples import example
+from lightning_distill.shipping.images import image_array
 from lightning_distill.shipping.prediction import Prediction, told
 from lightning_distill.shipping.preprocessing import processors_of
 from lightning_distill.structures import UNLABELLED, Batch, Inputs, Outputs
@@ -90,6 +91,13 @@ class Student:
                 tell how samples are prepared.
         """
         folder = Path(folder)
+        if not (folder / CONFIG).is_file() and (folder / "student" / CONFIG).is_file():
+            raise CheckpointError(
+                where=folder,
+                found="the folder of a run",
+                expected="that of its student",
+                fix=f"Student.from_pretrained({str(folder / 'student')!r})",
+            )
         model = load_student(folder, packages)
         content, path = read_config(folder), standing(folder) / CONFIG
         outputs = content.get("outputs") or Outputs.CLASSES.name
@@ -102,6 +110,12 @@ class Student:
             )
         processors = processors_of(content, model.modalities, narrowed((*TRUSTED, *packages)), path)
         return cls(model, processors, Outputs[outputs])
+
+    def __repr__(self) -> str:
+        """What goes in, and what comes out."""
+        return (
+            f"Student({', '.join(self.modalities)} -> {self.model.num_classes} {self.outputs.name.lower()})"
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -130,9 +144,9 @@ class Student:
         """Answer one sample, or several.
 
         Args:
-            samples: modality -> raw sample, or many of them. An image is a file or a uint8 array "height
-                width channels" (RGB or grey), a sound a file or a `Waveform`, a text a str. A modality that
-                is left out, or None, is absent.
+            samples: modality -> raw sample, or many of them. An image is a file, a PIL image or a uint8
+                array "height width channels" (RGB or grey), a sound a file or a `Waveform`, a text a str. A
+                modality that is left out, or None, is absent.
             batch_size: Samples that go through the model at a time.
 
         Returns:
@@ -212,9 +226,9 @@ class Student:
 
     def _raw(self, modality: str, value: Any, where: str) -> Any:
         """A file's content for a file's name, where the modality is of files."""
-        if not isinstance(value, str | Path):
-            return value
         processor = self.processors[modality]
+        if not isinstance(value, str | Path):
+            return image_array(value, where) if isinstance(processor, ImageProcessor) else value
         if isinstance(processor, ImageProcessor) or modality == "image":
             return read_image(Path(value), where)
         if isinstance(processor, AudioProcessor) or modality == "audio":

@@ -11,7 +11,7 @@ import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from typing import Any
 
-ALLOWED = (*sys.stdlib_module_names, *sys.argv[1].split(","))
+ALLOWED = (*sys.stdlib_module_names, *(sys.argv[1].split(",") if __name__ == "__main__" else ()))
 BUILD = "_sysconfigdata"
 """A part of the standard library that is named after the machine."""
 

@@ -278,7 +278,7 @@ def test_what_is_wrong_with_a_sample_is_told(student: Student, tmp_path: Path) -
         student.predict({})
     with pytest.raises(SampleError, match=r"sample 2, image: found .*nothing\.png, which is missing"):
         student.predict([{"text": "a"}] * 2 + [{"image": tmp_path / "nothing.png"}], batch_size=1)
-    with pytest.raises(SampleError, match=r"sample 0, image: .*float64.*no uint8"):
+    with pytest.raises(SampleError, match=r"sample 0, image: found a ndarray of float64.*uint8 NumPy array"):
         student.predict({"image": np.zeros((4, 4, 3))})
     with pytest.raises(SampleError, match=r"sample 0, audio: .*ndarray, no Waveform with its sample rate"):
         student.predict({"audio": np.zeros(4)})
@@ -292,6 +292,37 @@ def test_what_is_wrong_with_a_sample_is_told(student: Student, tmp_path: Path) -
             student.predict([{"text": "a"}, nothing])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="batch_size: found 0"):
         student.predict([{"text": "a"}], batch_size=0)
+
+
+def test_an_image_may_be_one_of_pil(student: Student, run: Path) -> None:
+    from PIL import Image
+
+    path = run.parent / "0.png"
+    with Image.open(path) as image:
+        assert same_bits(
+            student.predict({"image": image}).logits, student.predict({"image": str(path)}).logits
+        )
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (torch.zeros(3, 20, 24, dtype=torch.uint8), r"Tensor of torch.uint8 with the shape \(3, 20, 24\)"),
+        (np.zeros((3, 20, 24), np.uint8), r"ndarray of uint8 with the shape \(3, 20, 24\)"),
+        (np.zeros((20, 24, 3), np.float32), "ndarray of float32"),
+        (b"bytes", "bytes"),
+        (3, "int"),
+    ],
+)
+def test_an_image_of_another_kind_is_told_how_to_become_one(student: Student, image: Any, words: str) -> None:
+    with pytest.raises(SampleError, match=f"sample 0, image: found a .*{words}.*permute"):
+        student.predict({"image": image})
+
+
+def test_the_folder_of_a_run_names_its_student(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"from_pretrained.'{run / 'student'}'"):
+        Student.from_pretrained(run)
+    assert repr(Student.from_pretrained(run / "student")).startswith("Student(")
 
 
 @pytest.mark.parametrize("outputs", list(Outputs))

@@ -49,3 +49,7 @@ def test_things_are_described_by_what_one_calls_them_with() -> None:
     assert described(function) == "function (a: 'int', *, b: 'object' = <object object>) -> 'str'"
     assert described(_Kind) == "one of ONE, TWO"
     assert described(-100) == "int"
+
+
+def test_type_checkers_of_others_read_the_annotations() -> None:
+    assert files("lightning_distill").joinpath("py.typed").is_file()  # PEP 561

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from importlib.resources import files
 
 import lightning_distill
 from tests.api_surface import described, differences, read, surface

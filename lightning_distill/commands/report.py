@@ -13,7 +13,7 @@ from lightning_distill.errors import ConfigError, DistillError, printable
 from lightning_distill.quiet import silence_tips
 
 if TYPE_CHECKING:
-    from lightning_distill.explanation.gathering import OpenedRun
+    from lightning_distill.explanation.opened_run import OpenedRun
     from lightning_distill.model import MultimodalModel
     from lightning_distill.teachers import Teacher
 
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _opened(run: Path, finished: Finished) -> OpenedRun:
     """The run with its teacher and its baselines, as far as they can be opened."""
-    from lightning_distill.explanation.gathering import OpenedRun
+    from lightning_distill.explanation.opened_run import OpenedRun
 
     left_out: list[str] = []
     return OpenedRun(

@@ -23,8 +23,6 @@ from lightning_distill.explanation.shares import unwrapped
 from lightning_distill.tasks import Classification
 from lightning_distill.teachers import ModelTeacher
 
-__all__ = ["OpenedRun", "gather"]
-
 
 def gather(opened: OpenedRun, split: str = "test") -> RunFacts:
     """Measure all there is to measure.

@@ -16,8 +16,9 @@ from lightning_distill.contribution import contributions
 from lightning_distill.data import CrossDomainDataModule, StreamSample, StreamSource
 from lightning_distill.errors import ConfigError
 from lightning_distill.explanation.answers import Answers, answers
-from lightning_distill.explanation.gathering import OpenedRun, gather
+from lightning_distill.explanation.gathering import gather
 from lightning_distill.explanation.misleading import misleading_samples
+from lightning_distill.explanation.opened_run import OpenedRun
 from lightning_distill.explanation.worth import worth
 from lightning_distill.reporting.run_page.page import render_run_report
 from lightning_distill.structures import Batch, ModelOutput

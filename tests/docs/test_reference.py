@@ -92,9 +92,8 @@ def test_every_page_can_be_reached(site: Path) -> None:
 
 
 def test_mathematics_and_code_are_drawn(site: Path) -> None:
-    formulas = [
-        x for page in site.rglob("*.html") for x in re.findall("<math.*?</math>", text(page), re.DOTALL)
-    ]
+    pages = "".join(map(text, site.rglob("*.html")))
+    formulas = re.findall("<math.*?</math>", pages, re.DOTALL)
     assert len(formulas) > 20
     assert [x for x in formulas if "\\" in x] == []  # a command of TeX that became no symbol
     assert re.findall("<script[^>]*mathjax", pages.lower()) == []

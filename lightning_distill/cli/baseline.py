@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lightning_distill.cli.one_of_several import train_unless_there
 from lightning_distill.cli.run_folder import RunFolder
-from lightning_distill.commands.opening import data_and_task, run_config
+from lightning_distill.commands.opening import check_ended, data_and_task, run_config
 from lightning_distill.commands.pairs import PairFolders, pair_of
-from lightning_distill.errors import CheckpointError, ConfigError, printable
+from lightning_distill.errors import ConfigError, printable
 from lightning_distill.explanation.without_teacher import without_teacher
 from lightning_distill.security.secrets import masked_keys
 
@@ -73,13 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(run: Path, pairs: int, rest: Sequence[str]) -> None:
     secrets = tuple(masked_keys(run_config(run)))
-    if not (run / "student").is_dir():
-        raise CheckpointError(
-            where=run,
-            found="no student: the run has not finished",
-            expected="the folder of a run that `fit` has finished",
-            fix=f"finish it: lightning-distill fit --run {run} --resume auto",
-        )
+    check_ended(run)
     if pairs < 1:
         raise ConfigError(
             where="baseline --pairs", found=pairs, expected="1 or more", fix="leave it out for 1"

@@ -78,6 +78,24 @@ def finished_run(run: Path) -> Finished:
         ConfigError: If the data cannot be made, or are of another kind.
     """
     config = run_config(run)
+    check_ended(run)
+    from lightning_distill.export import load_student  # only now: a mistyped folder is told at once
+
+    # What this config may name is trusted in any case, to make the data; what it may not, stays refused.
+    restrict_imports()
+    student = load_student(run / "student", packages=sorted(packages(config["model"])))
+    return Finished(str(run), student, *data_and_task(config, run / "config.yaml"))
+
+
+def check_ended(run: Path) -> None:
+    """A run has a student once its training has ended.
+
+    Args:
+        run: Folder of the run.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
     if not (run / "student").is_dir():
         raise CheckpointError(
             where=run,
@@ -85,12 +103,6 @@ def finished_run(run: Path) -> Finished:
             expected="the folder of a run that `fit` has finished",
             fix=f"go on: lightning-distill fit --config {run / 'config.yaml'} --run {run} --resume auto",
         )
-    from lightning_distill.export import load_student  # only now: a mistyped folder is told at once
-
-    # What this config may name is trusted in any case, to make the data; what it may not, stays refused.
-    restrict_imports()
-    student = load_student(run / "student", packages=sorted(packages(config["model"])))
-    return Finished(str(run), student, *data_and_task(config, run / "config.yaml"))
 
 
 def distillation_config(path: Path) -> dict[str, Any]:

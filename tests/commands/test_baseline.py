@@ -92,7 +92,7 @@ def test_mistakes(distilled: Project) -> None:
     Path("table.csv").write_text(re.sub("[xy],train", ",train", Path("table.csv").read_text()))
     assert "there are no labels to learn from" in distilled.fails("baseline", "b")
     shutil.rmtree("b/student")
-    assert "has not finished" in distilled.fails("baseline", "b", code=4)
+    assert "has not ended" in distilled.fails("baseline", "b", code=4)
     assert not Path("b/baseline").exists()
 
 

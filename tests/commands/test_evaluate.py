@@ -109,6 +109,10 @@ def test_what_is_missing_is_named(trained: Project) -> None:
     Path("moved.csv").rename("table.csv")
     Path("a/student/model.safetensors").unlink()
     assert "model.safetensors" in trained.fails("evaluate", "a", code=4)
+    Path("a/student").rename("elsewhere")
+    message = trained.fails("evaluate", "a", code=4)
+    assert "has not ended" in message
+    assert "fit --config a/config.yaml --run a --resume auto" in message
 
 
 @pytest.mark.parametrize("content", ["", "[1", "data: 3", "data: {class_path: X}\nmodel: {class_path: [1]}"])

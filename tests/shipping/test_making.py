@@ -12,6 +12,7 @@ import pytest
 from torch import nn
 
 from lightning_distill.model import MultimodalModel
+from lightning_distill.security import allowed
 from lightning_distill.shipping.making import make
 from tests.builders import weights_of
 from tests.shipping.making_parts import Colour, Holder, Mask, Part, Unknown
@@ -25,10 +26,12 @@ def spec(name: str, /, **init_args: Any) -> dict[str, Any]:
 
 
 def parsed(description: Any, base: type) -> Any:
-    """By jsonargparse, as a config is read."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "it")
-    return parser.instantiate(parser.parse_object({"it": description})).it
+    """By jsonargparse as delivered: other tests may have told it what it may import."""
+    with allowed.kept():
+        allowed._restore(allowed._as_delivered())
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(base, "it")
+        return parser.instantiate(parser.parse_object({"it": description})).it
 
 
 def plain(value: Any) -> Any:

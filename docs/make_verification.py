@@ -1,7 +1,7 @@
 """The verification page, from what the tests have compared.
 
-    LIGHTNING_DISTILL_VERIFICATION=/tmp/notes python -m pytest tests/losses tests/fusion ...
-    python docs/make_verification.py --notes /tmp/notes
+    LIGHTNING_DISTILL_VERIFICATION=build/verification python -m pytest tests/losses tests/fusion ...
+    python docs/make_verification.py --notes build/verification
 
 The first writes notes (`tests/verification.py`); the second merges them into
 `benchmarks/results/verification.json` and makes `docs/verification.md` of it. Without `--notes` the page is
